@@ -64,8 +64,8 @@ pub enum OwnedName {
     AttachedBdev(DaId, VdId),
     /// raid1 of a mirror set.
     MirrorSet(DaId, SetPosition),
-    /// Null bdev that fills the spare slot while a mirror set is created.
-    SparePlaceholder(DaId, SetPosition),
+    /// Null bdev that fills slot `slot` of a mirror set while it is created: the spare slot, and those of members that come later.
+    SparePlaceholder { da: DaId, set: SetPosition, slot: u32 },
     /// raid0 of a group.
     Group { da: DaId, leg: u32, group: u32 },
     /// Concat of a leg's groups.
@@ -93,7 +93,7 @@ impl OwnedName {
             | Self::VdBdev(..)
             | Self::AttachedBdev(..)
             | Self::MirrorSet(..)
-            | Self::SparePlaceholder(..)
+            | Self::SparePlaceholder { .. }
             | Self::Group { .. }
             | Self::Concat { .. }
             | Self::VolumeBdev { .. } => Namespace::Bdev,
@@ -106,7 +106,7 @@ impl OwnedName {
             Self::AttachedController(da, _)
             | Self::AttachedBdev(da, _)
             | Self::MirrorSet(da, _)
-            | Self::SparePlaceholder(da, _)
+            | Self::SparePlaceholder { da, .. }
             | Self::Group { da, .. }
             | Self::Concat { da, .. }
             | Self::LegLvstore { da, .. }
@@ -149,7 +149,9 @@ impl fmt::Display for OwnedName {
             Self::AttachedController(da, vd) => write!(f, "vda-nc-{da}-{vd}"),
             Self::AttachedBdev(da, vd) => write!(f, "vda-nc-{da}-{vd}n1"),
             Self::MirrorSet(da, p) => write!(f, "vda-r1-{da}-{}-{}-{}", p.leg, p.group, p.stripe),
-            Self::SparePlaceholder(da, p) => write!(f, "vda-sp-{da}-{}-{}-{}", p.leg, p.group, p.stripe),
+            Self::SparePlaceholder { da, set, slot } => {
+                write!(f, "vda-sp-{da}-{}-{}-{}-{slot}", set.leg, set.group, set.stripe)
+            }
             Self::Group { da, leg, group } => write!(f, "vda-r0-{da}-{leg}-{group}"),
             Self::Concat { da, leg } => write!(f, "vda-cc-{da}-{leg}"),
             Self::LegLvstore { da, leg } => write!(f, "vda-lglvs-{da}-{leg}"),
@@ -210,7 +212,10 @@ fn parse_bdev(name: &str) -> Option<OwnedName> {
         },
         "nc" => da_and_vd(rest.strip_suffix("n1")?).map(|(da, vd)| OwnedName::AttachedBdev(da, vd)),
         "r1" => da_and_position(rest).map(|(da, p)| OwnedName::MirrorSet(da, p)),
-        "sp" => da_and_position(rest).map(|(da, p)| OwnedName::SparePlaceholder(da, p)),
+        "sp" => {
+            let (da, [leg, group, stripe, slot]) = da_and_numbers(rest)?;
+            Some(OwnedName::SparePlaceholder { da, set: SetPosition { leg, group, stripe }, slot })
+        }
         "r0" => da_and_numbers(rest).map(|(da, [leg, group])| OwnedName::Group { da, leg, group }),
         "cc" => da_and_numbers(rest).map(|(da, [leg])| OwnedName::Concat { da, leg }),
         _ => None,
