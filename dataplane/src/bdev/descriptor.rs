@@ -1,0 +1,283 @@
+//! An open bdev: the only way to do I/O on one.
+
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::{Context, Poll};
+use std::time::Instant;
+
+use bytes::{Bytes, BytesMut};
+use uuid::Uuid;
+
+use super::registry::Entry;
+use super::stats::IoClass;
+use super::{BdevError, IoError, IoFuture, IoType};
+
+/// How a module claims a bdev (SPDK's `spdk_bdev_claim_type`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ClaimType {
+    /// Only this module writes (raid members, namespaces, delay and error bdevs).
+    ExclusiveWrite,
+    /// Only this descriptor writes, others may read (lvstores).
+    ReadManyWriteOne,
+}
+
+impl ClaimType {
+    /// As `bdev_get_bdevs` spells it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::ExclusiveWrite => "exclusive_write",
+            Self::ReadManyWriteOne => "read_many_write_one",
+        }
+    }
+}
+
+pub(super) struct Claim {
+    pub(super) kind: ClaimType,
+    pub(super) module: &'static str,
+    holder: u64,
+}
+
+/// An open bdev. Closed, and its claim released, when dropped; I/O begun before goes on to its end.
+pub struct Descriptor {
+    entry: Rc<Entry>,
+    id: u64,
+    write: bool,
+}
+
+impl Drop for Descriptor {
+    fn drop(&mut self) {
+        let entry = &self.entry;
+        entry.holders.borrow_mut().remove(&self.id);
+        if self.write {
+            entry.writers.set(entry.writers.get() - 1);
+        }
+        let own = entry.claim.borrow().as_ref().is_some_and(|c| c.holder == self.id);
+        if own {
+            entry.claim.replace(None);
+        }
+        if entry.removing.get() {
+            entry.quiesced.notify_waiters();
+            entry.quiesced.notify_one();
+        }
+    }
+}
+
+impl std::fmt::Debug for Descriptor {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Descriptor").field("bdev", &self.entry.name).field("write", &self.write).finish()
+    }
+}
+
+impl Descriptor {
+    pub(super) fn new(entry: Rc<Entry>, id: u64, write: bool) -> Self {
+        if write {
+            entry.writers.set(entry.writers.get() + 1);
+        }
+        Self { entry, id, write }
+    }
+
+    /// The bdev's name (never an alias).
+    pub fn name(&self) -> &str {
+        &self.entry.name
+    }
+
+    /// Bytes in a block.
+    pub fn block_size(&self) -> u32 {
+        self.entry.bdev.block_size()
+    }
+
+    /// Blocks it has now.
+    pub fn num_blocks(&self) -> u64 {
+        self.entry.bdev.num_blocks()
+    }
+
+    pub fn uuid(&self) -> Uuid {
+        self.entry.bdev.uuid()
+    }
+
+    pub fn product_name(&self) -> &'static str {
+        self.entry.bdev.product_name()
+    }
+
+    pub fn supports(&self, io: IoType) -> bool {
+        self.entry.bdev.supports(io)
+    }
+
+    /// Whether the bdev is on its way out.
+    pub fn is_removing(&self) -> bool {
+        self.entry.removing.get()
+    }
+
+    /// Takes the bdev for `module` until the descriptor is dropped: others can not open it for writing, nor claim it.
+    /// A descriptor that was opened for reading becomes writable, as in SPDK.
+    ///
+    /// # Errors
+    /// [`BdevError::Claimed`] if it is claimed; [`BdevError::Busy`] if somebody else has it open for writing.
+    pub fn claim(&mut self, kind: ClaimType, module: &'static str) -> Result<(), BdevError> {
+        let name = || self.entry.name.clone();
+        if let Some(claim) = self.entry.claim.borrow().as_ref() {
+            return Err(BdevError::Claimed { name: name(), by: claim.module.to_owned() });
+        }
+        if self.entry.writers.get() > usize::from(self.write) {
+            return Err(BdevError::Claimed { name: name(), by: "another writer".to_owned() });
+        }
+        if !self.write {
+            self.write = true;
+            self.entry.writers.set(self.entry.writers.get() + 1);
+        }
+        self.entry.claim.replace(Some(Claim { kind, module, holder: self.id }));
+        Ok(())
+    }
+
+    /// Reads `buf.len()` bytes from block `lba` on into `buf` and gives it back.
+    pub fn read(&self, lba: u64, buf: BytesMut) -> impl Future<Output = Result<BytesMut, IoError>> + use<> {
+        let bytes = buf.len() as u64;
+        let admitted = self.check(IoClass::Read, lba, bytes);
+        let bdev = Rc::clone(&self.entry.bdev);
+        self.submit(IoClass::Read, bytes, admitted, move || bdev.read(lba, buf))
+    }
+
+    /// Writes `data` from block `lba` on; durable on completion if `fua`.
+    pub fn write(
+        &self,
+        lba: u64,
+        data: Bytes,
+        fua: bool,
+    ) -> impl Future<Output = Result<(), IoError>> + use<> {
+        let bytes = data.len() as u64;
+        let admitted = self.check(IoClass::Write, lba, bytes);
+        let bdev = Rc::clone(&self.entry.bdev);
+        self.submit(IoClass::Write, bytes, admitted, move || bdev.write(lba, data, fua))
+    }
+
+    /// Makes everything acknowledged so far durable.
+    pub fn flush(&self) -> impl Future<Output = Result<(), IoError>> + use<> {
+        let bdev = Rc::clone(&self.entry.bdev);
+        let admitted = if self.entry.removing.get() { Err(IoError::Removed) } else { Ok(()) };
+        self.submit(IoClass::Other, 0, admitted, move || bdev.flush())
+    }
+
+    /// Deallocates blocks.
+    pub fn unmap(&self, lba: u64, blocks: u64) -> impl Future<Output = Result<(), IoError>> + use<> {
+        let bytes = blocks.saturating_mul(u64::from(self.block_size()));
+        let admitted = self.check(IoClass::Unmap, lba, bytes);
+        let bdev = Rc::clone(&self.entry.bdev);
+        self.submit(IoClass::Unmap, bytes, admitted, move || bdev.unmap(lba, blocks))
+    }
+
+    /// Makes blocks read as zeros.
+    pub fn write_zeroes(
+        &self,
+        lba: u64,
+        blocks: u64,
+        fua: bool,
+    ) -> impl Future<Output = Result<(), IoError>> + use<> {
+        let bytes = blocks.saturating_mul(u64::from(self.block_size()));
+        let admitted = self.check(IoClass::Write, lba, bytes);
+        let bdev = Rc::clone(&self.entry.bdev);
+        self.submit(IoClass::Write, bytes, admitted, move || bdev.write_zeroes(lba, blocks, fua))
+    }
+
+    /// Compares blocks with `data`; [`IoError::Miscompare`] if they differ.
+    pub fn compare(&self, lba: u64, data: Bytes) -> impl Future<Output = Result<(), IoError>> + use<> {
+        let bytes = data.len() as u64;
+        let admitted = self.check(IoClass::Other, lba, bytes);
+        let bdev = Rc::clone(&self.entry.bdev);
+        self.submit(IoClass::Other, bytes, admitted, move || bdev.compare(lba, data))
+    }
+
+    fn check(&self, class: IoClass, lba: u64, bytes: u64) -> Result<(), IoError> {
+        if self.entry.removing.get() {
+            return Err(IoError::Removed);
+        }
+        let block = u64::from(self.block_size());
+        let blocks = bytes / block;
+        let in_range = blocks > 0
+            && bytes.is_multiple_of(block)
+            && lba.checked_add(blocks).is_some_and(|end| end <= self.num_blocks());
+        if !in_range {
+            return Err(IoError::InvalidRange);
+        }
+        let writes = matches!(class, IoClass::Write | IoClass::Unmap);
+        if writes && !self.write {
+            return Err(IoError::WriteProtected);
+        }
+        Ok(())
+    }
+
+    /// Wraps an I/O with admission, throttling, accounting and the guarantee that it runs to its end.
+    fn submit<T: 'static, B: FnOnce() -> IoFuture<T>>(
+        &self,
+        class: IoClass,
+        bytes: u64,
+        admitted: Result<(), IoError>,
+        begin: B,
+    ) -> impl Future<Output = Result<T, IoError>> + use<T, B> {
+        let start = if admitted.is_ok() { self.entry.throttle.admit(class, bytes) } else { None };
+        let entry = Rc::clone(&self.entry);
+        let inflight = admitted.is_ok().then(|| InFlight::begin(Rc::clone(&entry)));
+        async move {
+            admitted?;
+            let begun = Instant::now();
+            if let Some(start) = start {
+                tokio::time::sleep_until(start.into()).await;
+            }
+            let result = Driven { io: Some(begin()), inflight }.await;
+            match &result {
+                Ok(_) => entry.stats.completed(class, bytes, begun),
+                Err(_) => entry.stats.failed(),
+            }
+            result
+        }
+    }
+}
+
+/// Counts an I/O as in flight on its bdev while it lives.
+struct InFlight(Rc<Entry>);
+
+impl InFlight {
+    fn begin(entry: Rc<Entry>) -> Self {
+        entry.inflight.set(entry.inflight.get() + 1);
+        Self(entry)
+    }
+}
+
+impl Drop for InFlight {
+    fn drop(&mut self) {
+        self.0.inflight.set(self.0.inflight.get() - 1);
+        if self.0.removing.get() && self.0.inflight.get() == 0 {
+            self.0.quiesced.notify_waiters();
+            self.0.quiesced.notify_one();
+        }
+    }
+}
+
+/// An I/O that is handed to the reactor if its caller drops it, so that it always ends.
+struct Driven<T: 'static> {
+    io: Option<IoFuture<T>>,
+    inflight: Option<InFlight>,
+}
+
+impl<T: 'static> Future for Driven<T> {
+    type Output = Result<T, IoError>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let Some(io) = self.io.as_mut() else { return Poll::Ready(Err(IoError::Aborted)) };
+        let result = std::task::ready!(io.as_mut().poll(cx));
+        self.io = None;
+        self.inflight = None;
+        Poll::Ready(result)
+    }
+}
+
+impl<T: 'static> Drop for Driven<T> {
+    fn drop(&mut self) {
+        let (Some(io), Some(inflight)) = (self.io.take(), self.inflight.take()) else { return };
+        let orphans = inflight.0.orphans.clone();
+        // When the reactor is gone there is nobody left to finish it.
+        let _ = orphans.send(Box::pin(async move {
+            let _ = io.await;
+            drop(inflight);
+        }));
+    }
+}

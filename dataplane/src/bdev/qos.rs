@@ -1,0 +1,149 @@
+//! Rate limits of a bdev (`bdev_set_qos_limit`).
+//!
+//! Each limit is a virtual clock (GCRA): an I/O moves it forward by `cost / rate`, and an I/O may start when the clock is not
+//! ahead of real time by more than the burst. Waiting I/O sleeps until exactly then, in order; nothing polls.
+
+use std::cell::{Cell, RefCell};
+use std::time::{Duration, Instant};
+
+use super::stats::IoClass;
+
+/// I/O limits are kept in steps of a thousand a second, as SPDK does.
+const IOPS_STEP: u64 = 1000;
+/// A megabyte of the limits is 2^20 bytes.
+const MIB: u64 = 1024 * 1024;
+/// How far a limit may be overdrawn by a burst: SPDK's time slice.
+const BURST: Duration = Duration::from_millis(1);
+
+/// `assigned_rate_limits` of a bdev; 0 is unlimited.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct QosLimits {
+    pub rw_ios_per_sec: u64,
+    pub rw_mbytes_per_sec: u64,
+    pub r_mbytes_per_sec: u64,
+    pub w_mbytes_per_sec: u64,
+}
+
+/// The limits to change; what is absent stays.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct QosUpdate {
+    pub rw_ios_per_sec: Option<u64>,
+    pub rw_mbytes_per_sec: Option<u64>,
+    pub r_mbytes_per_sec: Option<u64>,
+    pub w_mbytes_per_sec: Option<u64>,
+}
+
+/// Why limits were refused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum QosError {
+    #[error("No rate limits specified")]
+    Nothing,
+    #[error("{field} {value} is too large")]
+    TooLarge { field: &'static str, value: u64 },
+}
+
+impl QosLimits {
+    /// The limits after `update`, I/O rates rounded up to thousands.
+    ///
+    /// # Errors
+    /// If nothing is to change, or a rate does not fit in 64 bits of bytes a second.
+    pub fn updated(self, update: QosUpdate) -> Result<Self, QosError> {
+        if update == QosUpdate::default() {
+            return Err(QosError::Nothing);
+        }
+        let rounded = |v: u64| {
+            v.checked_next_multiple_of(IOPS_STEP)
+                .ok_or(QosError::TooLarge { field: "rw_ios_per_sec", value: v })
+        };
+        let mbytes = |field, new: Option<u64>, old| match new {
+            Some(v) if v.checked_mul(MIB).is_none() => Err(QosError::TooLarge { field, value: v }),
+            Some(v) => Ok(v),
+            None => Ok(old),
+        };
+        Ok(Self {
+            rw_ios_per_sec: update.rw_ios_per_sec.map_or(Ok(self.rw_ios_per_sec), rounded)?,
+            rw_mbytes_per_sec: mbytes("rw_mbytes_per_sec", update.rw_mbytes_per_sec, self.rw_mbytes_per_sec)?,
+            r_mbytes_per_sec: mbytes("r_mbytes_per_sec", update.r_mbytes_per_sec, self.r_mbytes_per_sec)?,
+            w_mbytes_per_sec: mbytes("w_mbytes_per_sec", update.w_mbytes_per_sec, self.w_mbytes_per_sec)?,
+        })
+    }
+}
+
+#[derive(Clone, Copy)]
+struct Bucket {
+    /// Units a second; 0 is unlimited.
+    rate: u64,
+    /// When what was admitted so far is used up at that rate.
+    clock: Instant,
+}
+
+impl Bucket {
+    fn new(rate: u64, now: Instant) -> Self {
+        Self { rate, clock: now }
+    }
+
+    /// Books `cost` units and says when the I/O may start.
+    fn admit(&mut self, cost: u64, now: Instant) -> Instant {
+        if self.rate == 0 {
+            return now;
+        }
+        let start = self.clock.max(now);
+        let nanos = u128::from(cost) * 1_000_000_000 / u128::from(self.rate);
+        self.clock = start + Duration::from_nanos(u64::try_from(nanos).unwrap_or(u64::MAX / 4));
+        start.checked_sub(BURST).map_or(now, |t| t.max(now))
+    }
+}
+
+struct Buckets {
+    ios: Bucket,
+    both: Bucket,
+    read: Bucket,
+    write: Bucket,
+}
+
+/// The throttle of one bdev.
+#[derive(Default)]
+pub(super) struct Throttle {
+    limits: Cell<QosLimits>,
+    buckets: RefCell<Option<Box<Buckets>>>,
+}
+
+impl Throttle {
+    pub(super) fn limits(&self) -> QosLimits {
+        self.limits.get()
+    }
+
+    pub(super) fn set(&self, limits: QosLimits, now: Instant) {
+        self.limits.set(limits);
+        let buckets = (limits != QosLimits::default()).then(|| {
+            Box::new(Buckets {
+                ios: Bucket::new(limits.rw_ios_per_sec, now),
+                both: Bucket::new(limits.rw_mbytes_per_sec * MIB, now),
+                read: Bucket::new(limits.r_mbytes_per_sec * MIB, now),
+                write: Bucket::new(limits.w_mbytes_per_sec * MIB, now),
+            })
+        });
+        self.buckets.replace(buckets);
+    }
+
+    /// When an I/O of `bytes` may start; `None` means at once.
+    pub(super) fn admit(&self, class: IoClass, bytes: u64) -> Option<Instant> {
+        let mut borrowed = self.buckets.borrow_mut();
+        let b = borrowed.as_deref_mut()?;
+        let now = Instant::now();
+        let own = match class {
+            IoClass::Read => Some(&mut b.read),
+            IoClass::Write => Some(&mut b.write),
+            IoClass::Unmap | IoClass::Other => return None,
+        };
+        let mut start = b.ios.admit(1, now).max(b.both.admit(bytes, now));
+        if let Some(own) = own {
+            start = start.max(own.admit(bytes, now));
+        }
+        (start > now).then_some(start)
+    }
+}
+
+#[cfg(test)]
+#[path = "qos_tests.rs"]
+mod tests;
