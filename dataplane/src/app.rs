@@ -1,0 +1,198 @@
+//! The process: its state, how it starts and how it stops.
+
+use std::cell::{Cell, RefCell};
+use std::path::PathBuf;
+use std::rc::Rc;
+use std::time::{Duration, Instant};
+
+use futures::future::LocalBoxFuture;
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+use vda_spdk::LogLevel;
+
+use crate::rpc::server::Server;
+use crate::rpc::{Methods, RpcError};
+
+/// How long the process waits, when it is told to stop, for calls in flight and then for its parts.
+const STOP_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// What the command line decides.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// Path of the JSON-RPC socket.
+    pub rpc_socket: PathBuf,
+    /// Stay in the start-up phase until `framework_start_init`.
+    pub wait_for_rpc: bool,
+}
+
+/// Where the process is between its start and its end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Phase {
+    /// Options can be set; nothing runs yet.
+    Startup,
+    /// `framework_start_init` is under way.
+    Starting,
+    /// Everything runs.
+    Runtime,
+}
+
+/// Something to do when the framework starts or stops.
+type Hook = Box<dyn FnOnce(Rc<App>) -> LocalBoxFuture<'static, Result<(), RpcError>>>;
+
+/// All state of the process. Handlers get it as `Rc<App>`.
+pub struct App {
+    phase: watch::Sender<Phase>,
+    shutdown: CancellationToken,
+    started: Instant,
+    start_hooks: RefCell<Vec<Hook>>,
+    stop_hooks: RefCell<Vec<Hook>>,
+    /// Levels of the log as SPDK knows them.
+    pub log: LogLevels,
+}
+
+impl App {
+    /// State of a process that has not started yet.
+    pub fn new(log: LogLevels) -> Rc<Self> {
+        Rc::new(Self {
+            phase: watch::Sender::new(Phase::Startup),
+            shutdown: CancellationToken::new(),
+            started: Instant::now(),
+            start_hooks: RefCell::default(),
+            stop_hooks: RefCell::default(),
+            log,
+        })
+    }
+
+    /// Whether options can still be set, or everything runs.
+    pub fn phase(&self) -> Phase {
+        *self.phase.borrow()
+    }
+
+    /// Since the process started.
+    pub fn uptime(&self) -> Duration {
+        self.started.elapsed()
+    }
+
+    /// Cancelled when the process is asked to stop.
+    pub fn shutdown(&self) -> &CancellationToken {
+        &self.shutdown
+    }
+
+    /// Runs `hook` at `framework_start_init`, in the order of registration.
+    pub fn on_start<F>(&self, hook: impl FnOnce(Rc<Self>) -> F + 'static)
+    where
+        F: Future<Output = Result<(), RpcError>> + 'static,
+    {
+        self.start_hooks.borrow_mut().push(Box::new(move |app| Box::pin(hook(app))));
+    }
+
+    /// Runs `hook` when the process stops, in reverse order of registration, after the last call was answered.
+    pub fn on_stop<F>(&self, hook: impl FnOnce(Rc<Self>) -> F + 'static)
+    where
+        F: Future<Output = Result<(), RpcError>> + 'static,
+    {
+        self.stop_hooks.borrow_mut().push(Box::new(move |app| Box::pin(hook(app))));
+    }
+
+    /// Leaves the start-up phase.
+    ///
+    /// # Errors
+    /// The first hook's that failed; the process then stays in the start-up phase.
+    pub async fn start(self: &Rc<Self>) -> Result<(), RpcError> {
+        self.phase.send_replace(Phase::Starting);
+        let hooks = self.start_hooks.take();
+        for hook in hooks {
+            if let Err(error) = hook(Rc::clone(self)).await {
+                self.phase.send_replace(Phase::Startup);
+                return Err(error);
+            }
+        }
+        self.phase.send_replace(Phase::Runtime);
+        tracing::info!("the framework is initialised");
+        Ok(())
+    }
+
+    /// Waits until everything runs.
+    pub async fn wait_started(&self) {
+        // The sender lives in self, so the wait cannot fail.
+        let _ = self.phase.subscribe().wait_for(|phase| *phase == Phase::Runtime).await;
+    }
+
+    async fn stop(self: &Rc<Self>) {
+        let hooks = self.stop_hooks.take();
+        for hook in hooks.into_iter().rev() {
+            if let Err(error) = hook(Rc::clone(self)).await {
+                tracing::warn!(%error, "a part did not stop cleanly");
+            }
+        }
+    }
+}
+
+/// SPDK's two log levels. The one for stderr is in force; the other, for syslog, is only remembered.
+pub struct LogLevels {
+    print: Cell<LogLevel>,
+    pub level: Cell<LogLevel>,
+    apply: Box<dyn Fn(LogLevel)>,
+}
+
+impl LogLevels {
+    /// `apply` changes what is printed.
+    pub fn new(print: LogLevel, apply: impl Fn(LogLevel) + 'static) -> Self {
+        Self { print: Cell::new(print), level: Cell::new(LogLevel::Notice), apply: Box::new(apply) }
+    }
+
+    pub fn print_level(&self) -> LogLevel {
+        self.print.get()
+    }
+
+    pub fn set_print_level(&self, level: LogLevel) {
+        self.print.set(level);
+        (self.apply)(level);
+    }
+}
+
+/// Runs the process until SIGTERM, SIGINT or `spdk_kill_instance`. To be called inside a `LocalSet`.
+///
+/// # Errors
+/// The socket cannot be used, or the framework does not start.
+pub async fn run(config: Config, log: LogLevels) -> anyhow::Result<()> {
+    let app = App::new(log);
+    let methods = Rc::new(Methods::all(&app));
+    let server = Server::bind(&config.rpc_socket).await?;
+    watch_signals(&app)?;
+    tracing::info!(socket = %config.rpc_socket.display(), wait_for_rpc = config.wait_for_rpc, "ready");
+    let serving = tokio::task::spawn_local(server.serve(Rc::clone(&app), methods));
+    if !config.wait_for_rpc {
+        app.start().await?;
+    }
+    app.shutdown.cancelled().await;
+    tracing::info!("stopping");
+    let stopping = async {
+        let socket = serving.await?;
+        app.stop().await;
+        drop(socket);
+        anyhow::Ok(())
+    };
+    match tokio::time::timeout(STOP_TIMEOUT, stopping).await {
+        Ok(stopped) => stopped,
+        Err(_) => anyhow::bail!("not stopped within {STOP_TIMEOUT:?}"),
+    }
+}
+
+/// The first signal asks the process to stop.
+fn watch_signals(app: &Rc<App>) -> std::io::Result<()> {
+    use tokio::signal::unix::{SignalKind, signal};
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let shutdown = app.shutdown.clone();
+    tokio::task::spawn_local(async move {
+        let name = tokio::select! {
+            _ = terminate.recv() => "SIGTERM",
+            _ = interrupt.recv() => "SIGINT",
+            () = shutdown.cancelled() => return,
+        };
+        tracing::info!(signal = name, "asked to stop");
+        shutdown.cancel();
+    });
+    Ok(())
+}

@@ -1,0 +1,205 @@
+//! SPDK's JSON-RPC: the table of methods, and how a call gets from its bytes to its handler.
+//!
+//! A family of methods is a file with `pub(super) fn register(methods: &mut Methods)`, called by [`Methods::all`]. A handler gets
+//! the decoded call and answers `Result<Reply, RpcError>`:
+//!
+//! ```ignore
+//! methods.method::<BdevMallocCreate>(State::Runtime, |app, call| async move {
+//!     let name = app.bdevs.create_malloc(call).map_err(|e| RpcError::errno(e.errno()))?;
+//!     Ok(name)
+//! });
+//! ```
+//!
+//! Handlers start in the order the requests arrive and run concurrently; answers leave when they are ready, in any order.
+
+mod bad_params;
+mod framework;
+pub mod server;
+
+use std::borrow::Cow;
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::future::ready;
+use std::rc::Rc;
+
+use futures::future::LocalBoxFuture;
+use serde_json::value::{RawValue, to_raw_value};
+use vda_spdk::{Call, ConfigEntry, Errno, code};
+
+use crate::app::{App, Phase};
+
+/// What a method answers instead of a result.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{message} (code {code})")]
+pub struct RpcError {
+    pub code: i64,
+    pub message: Cow<'static, str>,
+}
+
+impl RpcError {
+    /// Any code with any text.
+    pub fn new(code: i64, message: impl Into<Cow<'static, str>>) -> Self {
+        Self { code, message: message.into() }
+    }
+
+    /// `-errno` with `strerror`: what most bdev methods answer.
+    pub fn errno(errno: Errno) -> Self {
+        Self::new(errno.code(), errno.message())
+    }
+
+    /// -32602 with a text: what `nvmf_*` and many refusals of `bdev_lvol_*` answer.
+    pub fn invalid_params(message: impl Into<Cow<'static, str>>) -> Self {
+        Self::new(code::INVALID_PARAMS, message)
+    }
+
+    /// -32603 with a text.
+    pub fn internal(message: impl Into<Cow<'static, str>>) -> Self {
+        Self::new(code::INTERNAL_ERROR, message)
+    }
+}
+
+impl From<Errno> for RpcError {
+    fn from(errno: Errno) -> Self {
+        Self::errno(errno)
+    }
+}
+
+/// When a method may be called.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum State {
+    /// Before `framework_start_init` only.
+    Startup,
+    /// After `framework_start_init` only.
+    Runtime,
+    /// Always.
+    Any,
+}
+
+type Outcome = Result<Box<RawValue>, RpcError>;
+type Handler = Box<dyn Fn(Rc<App>, Option<&RawValue>) -> LocalBoxFuture<'static, Outcome>>;
+
+struct Method {
+    state: State,
+    handler: Handler,
+}
+
+/// The calls that would rebuild a subsystem's present state.
+type ConfigDump = Box<dyn Fn(&App) -> Vec<ConfigEntry>>;
+
+/// A part of the process as `framework_get_subsystems` shows it.
+struct Subsystem {
+    name: &'static str,
+    depends_on: &'static [&'static str],
+    config: ConfigDump,
+}
+
+/// What introspection shows: which methods and subsystems there are.
+#[derive(Default)]
+struct Index {
+    methods: RefCell<BTreeMap<&'static str, State>>,
+    subsystems: RefCell<Vec<Subsystem>>,
+}
+
+/// The table of methods.
+#[derive(Default)]
+pub struct Methods {
+    table: BTreeMap<&'static str, Method>,
+    index: Rc<Index>,
+}
+
+impl Methods {
+    /// Every method of the data plane.
+    pub fn all(_app: &Rc<App>) -> Self {
+        let mut methods = Self::default();
+        framework::register(&mut methods);
+        methods
+    }
+
+    /// Registers the handler of `C`.
+    ///
+    /// # Panics
+    /// If the method has a handler already: a mistake in the program, found when it starts.
+    pub fn method<C: Call>(
+        &mut self,
+        state: State,
+        handler: impl AsyncFn(Rc<App>, C) -> Result<C::Reply, RpcError> + 'static,
+    ) {
+        let handler = Rc::new(handler);
+        let handler: Handler = Box::new(move |app, params| {
+            let call = match decode::<C>(params) {
+                Ok(call) => call,
+                Err(error) => return Box::pin(ready(Err(error))),
+            };
+            let handler = Rc::clone(&handler);
+            Box::pin(async move {
+                let reply = handler(app, call).await?;
+                to_raw_value(&reply)
+                    .map_err(|error| RpcError::internal(format!("reply of {}: {error}", C::METHOD)))
+            })
+        });
+        let previous = self.table.insert(C::METHOD, Method { state, handler });
+        assert!(previous.is_none(), "two handlers for {}", C::METHOD);
+        self.index.methods.borrow_mut().insert(C::METHOD, state);
+    }
+
+    /// Registers a subsystem for `framework_get_subsystems`, with the calls that would rebuild its present state for
+    /// `framework_get_config`. Dependencies first.
+    pub fn subsystem(
+        &mut self,
+        name: &'static str,
+        depends_on: &'static [&'static str],
+        config: impl Fn(&App) -> Vec<ConfigEntry> + 'static,
+    ) {
+        self.index.subsystems.borrow_mut().push(Subsystem { name, depends_on, config: Box::new(config) });
+    }
+
+    /// Decodes `params` and starts the handler, or refuses.
+    pub(crate) fn dispatch(
+        &self,
+        app: &Rc<App>,
+        method: &str,
+        params: Option<&RawValue>,
+    ) -> LocalBoxFuture<'static, Outcome> {
+        let Some(method) = self.table.get(method) else {
+            return Box::pin(ready(Err(RpcError::new(code::METHOD_NOT_FOUND, "Method not found"))));
+        };
+        match refusal(method.state, app.phase()) {
+            Some(error) => Box::pin(ready(Err(error))),
+            None => (method.handler)(Rc::clone(app), params),
+        }
+    }
+}
+
+/// What SPDK answers to a method in the wrong phase.
+fn refusal(state: State, phase: Phase) -> Option<RpcError> {
+    let message = match (state, phase) {
+        (State::Any, _) | (State::Startup, Phase::Startup) | (State::Runtime, Phase::Runtime) => return None,
+        (State::Runtime, _) => {
+            "Method may only be called after framework is initialized using framework_start_init RPC."
+        }
+        (State::Startup, _) => {
+            "Method may only be called before framework is initialized. Use --wait-for-rpc command line parameter \
+             and then issue this RPC before the framework_start_init RPC."
+        }
+    };
+    Some(RpcError::new(code::INVALID_STATE, message))
+}
+
+fn decode<C: Call>(params: Option<&RawValue>) -> Result<C, RpcError> {
+    let text = params.map_or("{}", RawValue::get);
+    if params.is_some() && C::PARAMS.is_empty() {
+        return Err(bad_params::no_parameters(C::METHOD));
+    }
+    // A struct could be read from an array as well; SPDK refuses that.
+    if !text.starts_with('{') {
+        return Err(bad_params::bad_parameters(C::METHOD));
+    }
+    serde_json::from_str(text).map_err(|error| {
+        tracing::info!(method = C::METHOD, %error, "bad parameters");
+        bad_params::bad_parameters(C::METHOD)
+    })
+}
+
+#[cfg(test)]
+#[path = "mod_tests.rs"]
+mod tests;
