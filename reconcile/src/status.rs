@@ -79,11 +79,14 @@ pub fn worst<'a>(parts: impl IntoIterator<Item = &'a ResourceStatus>) -> Resourc
 #[derive(Debug, Clone, Default)]
 pub struct Book {
     parts: BTreeMap<String, ResourceStatus>,
+    /// Unix time in milliseconds, of the report that is being made.
+    pub now_ms: i64,
 }
 
 impl Book {
-    /// `status` with `since_ms`: `now_ms`, or the time at which `part` came to be like this.
-    pub fn stamp(&mut self, part: &str, mut status: ResourceStatus, now_ms: i64) -> ResourceStatus {
+    /// `status` with `since_ms`: now, or the time at which `part` came to be like this.
+    pub fn stamp(&mut self, part: &str, mut status: ResourceStatus) -> ResourceStatus {
+        let now_ms = self.now_ms;
         if let Some(before) = self.parts.get(part) {
             let same_condition = before.condition == status.condition && before.op == status.op && before.on == status.on;
             status.since_ms = if same_condition { before.since_ms } else { now_ms };
