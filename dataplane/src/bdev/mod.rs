@@ -5,6 +5,7 @@
 
 mod descriptor;
 mod error;
+pub mod file;
 pub mod malloc;
 pub mod null;
 mod qos;

@@ -260,7 +260,7 @@ impl Registry {
     /// All bdevs in the order in which they were registered, without those being removed.
     pub fn list(&self) -> Vec<BdevInfo> {
         let entries: Vec<_> = self.0.state.borrow().entries.values().cloned().collect();
-        entries.iter().filter(|e| !e.removing.get()).map(|e| info(e)).collect()
+        entries.iter().filter(|e| !e.removing.get()).map(info).collect()
     }
 
     /// The I/O counters of a bdev.

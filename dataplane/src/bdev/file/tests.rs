@@ -1,0 +1,113 @@
+//! Both engines against real files.
+
+use std::io::Write as _;
+
+use super::*;
+use crate::bdev::BdevEvent;
+
+fn run<F: Future>(test: impl FnOnce() -> F) -> F::Output {
+    let rt = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    tokio::task::LocalSet::new().block_on(&rt, async { test().await })
+}
+
+fn temp(len: u64) -> (tempfile::TempDir, String) {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("disk.img");
+    File::create(&path).unwrap().set_len(len).unwrap();
+    let path = path.to_str().unwrap().to_owned();
+    (dir, path)
+}
+
+fn params(module: FileModule, filename: &str) -> FileParams {
+    FileParams {
+        module,
+        name: "f0".to_owned(),
+        filename: filename.to_owned(),
+        block_size: Some(512),
+        readonly: false,
+        fallocate: false,
+        uuid: None,
+    }
+}
+
+async fn exercise(module: FileModule) {
+    let (_dir, path) = temp(8 << 20);
+    let registry = Registry::new();
+    let files = FileBdevs::new(registry.clone());
+    files.create(params(module, &path)).unwrap();
+    let (d, mut events) = registry.open("f0", true).unwrap();
+    let pattern: Vec<u8> = (0..3 << 20).map(|i: u32| (i % 253) as u8).collect();
+    d.write(7, Bytes::from(pattern.clone()), false).await.unwrap();
+    d.write(7, Bytes::copy_from_slice(&pattern[..512]), true).await.unwrap();
+    d.flush().await.unwrap();
+    assert_eq!(d.read(7, BytesMut::zeroed(pattern.len())).await.unwrap(), pattern);
+    assert_eq!(&std::fs::read(&path).unwrap()[7 * 512..7 * 512 + pattern.len()], &pattern[..]);
+    let many = (0..600u64).map(|i| d.write(8000 + i, Bytes::from(vec![i as u8; 512]), false));
+    assert!(futures::future::join_all(many).await.iter().all(Result::is_ok));
+    for i in 0..600u64 {
+        assert_eq!(d.read(8000 + i, BytesMut::zeroed(512)).await.unwrap(), vec![i as u8; 512]);
+    }
+    d.write_zeroes(8, 5, true).await.unwrap();
+    assert_eq!(d.read(8, BytesMut::zeroed(5 * 512)).await.unwrap(), vec![0; 5 * 512]);
+    d.unmap(16, 2048).await.unwrap();
+    assert_eq!(d.compare(15, Bytes::copy_from_slice(&pattern[8 * 512..9 * 512])).await, Ok(()));
+
+    OpenOptions::new().write(true).open(&path).unwrap().set_len(16 << 20).unwrap();
+    files.rescan(module, "f0").unwrap();
+    assert_eq!(events.recv().await, Some(BdevEvent::Resized));
+    assert_eq!(d.num_blocks(), 32768);
+    OpenOptions::new().write(true).open(&path).unwrap().set_len(8 << 20).unwrap();
+    assert_eq!(files.rescan(module, "f0").unwrap_err().errno(), libc::EBUSY);
+    assert!(d.read(32000, BytesMut::zeroed(512)).await.is_err(), "beyond the end of the file");
+    drop(d);
+    files.delete(module, "f0").unwrap().await;
+    assert!(files.delete(module, "f0").is_err());
+}
+
+#[test]
+fn the_thread_pool_does_it_all() {
+    run(|| exercise(FileModule::Aio));
+}
+
+#[test]
+fn the_ring_does_it_all() {
+    run(|| async {
+        if let Err(e) = Ring::new() {
+            eprintln!("io_uring is blocked here ({e}): the thread pool serves instead");
+        }
+        exercise(FileModule::Uring).await;
+    });
+}
+
+#[test]
+fn bad_files_are_refused_with_their_errno() {
+    run(|| async {
+        let (dir, path) = temp(1 << 20);
+        let files = FileBdevs::new(Registry::new());
+        let errno = |p: FileParams| files.create(p).err().map(|e| e.errno());
+        let aio = |path: &str| params(FileModule::Aio, path);
+        assert_eq!(errno(aio("/nonexistent/x")), Some(libc::ENOENT));
+        assert_eq!(errno(FileParams { block_size: Some(3000), ..aio(&path) }), Some(libc::EINVAL));
+        assert_eq!(errno(aio(dir.path().to_str().unwrap())), Some(libc::EISDIR));
+        let odd = dir.path().join("odd");
+        File::create(&odd).unwrap().write_all(&[0; 700]).unwrap();
+        assert_eq!(errno(aio(odd.to_str().unwrap())), Some(libc::EINVAL));
+        assert_eq!(errno(aio(&path)), None);
+        assert_eq!(errno(aio(&path)), Some(libc::EEXIST));
+    });
+}
+
+#[test]
+fn a_readonly_file_is_not_written() {
+    run(|| async {
+        let (_dir, path) = temp(1 << 20);
+        let registry = Registry::new();
+        let files = FileBdevs::new(registry.clone());
+        files.create(FileParams { readonly: true, ..params(FileModule::Aio, &path) }).unwrap();
+        let (d, _e) = registry.open("f0", true).unwrap();
+        let denied = d.write(0, Bytes::from(vec![1; 512]), false).await;
+        assert_eq!(denied, Err(IoError::WriteProtected));
+        assert_eq!(d.read(0, BytesMut::zeroed(512)).await.unwrap(), vec![0; 512]);
+        assert!(!d.supports(IoType::Write));
+    });
+}
