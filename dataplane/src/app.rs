@@ -5,11 +5,13 @@ use std::path::PathBuf;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
+use anyhow::Context;
 use futures::future::LocalBoxFuture;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use vda_spdk::LogLevel;
 
+use crate::bdev;
 use crate::rpc::server::Server;
 use crate::rpc::{Methods, RpcError};
 
@@ -46,12 +48,15 @@ pub struct App {
     started: Instant,
     start_hooks: RefCell<Vec<Hook>>,
     stop_hooks: RefCell<Vec<Hook>>,
+    start_error: RefCell<Option<RpcError>>,
     /// Levels of the log as SPDK knows them.
     pub log: LogLevels,
+    /// All block devices.
+    pub bdevs: bdev::Registry,
 }
 
 impl App {
-    /// State of a process that has not started yet.
+    /// State of a process that has not started yet. To be called inside a `LocalSet`.
     pub fn new(log: LogLevels) -> Rc<Self> {
         Rc::new(Self {
             phase: watch::Sender::new(Phase::Startup),
@@ -59,7 +64,9 @@ impl App {
             started: Instant::now(),
             start_hooks: RefCell::default(),
             stop_hooks: RefCell::default(),
+            start_error: RefCell::default(),
             log,
+            bdevs: bdev::Registry::new(),
         })
     }
 
@@ -97,13 +104,14 @@ impl App {
     /// Leaves the start-up phase.
     ///
     /// # Errors
-    /// The first hook's that failed; the process then stays in the start-up phase.
+    /// The first hook's that failed; the process then stops, with this error.
     pub async fn start(self: &Rc<Self>) -> Result<(), RpcError> {
         self.phase.send_replace(Phase::Starting);
         let hooks = self.start_hooks.take();
         for hook in hooks {
             if let Err(error) = hook(Rc::clone(self)).await {
-                self.phase.send_replace(Phase::Startup);
+                self.start_error.replace(Some(error.clone()));
+                self.shutdown.cancel();
                 return Err(error);
             }
         }
@@ -163,7 +171,8 @@ pub async fn run(config: Config, log: LogLevels) -> anyhow::Result<()> {
     tracing::info!(socket = %config.rpc_socket.display(), wait_for_rpc = config.wait_for_rpc, "ready");
     let serving = tokio::task::spawn_local(server.serve(Rc::clone(&app), methods));
     if !config.wait_for_rpc {
-        app.start().await?;
+        // An error stops the process, and is reported when it has stopped.
+        let _ = app.start().await;
     }
     app.shutdown.cancelled().await;
     tracing::info!("stopping");
@@ -171,7 +180,9 @@ pub async fn run(config: Config, log: LogLevels) -> anyhow::Result<()> {
         let socket = serving.await?;
         app.stop().await;
         drop(socket);
-        anyhow::Ok(())
+        app.start_error
+            .take()
+            .map_or(Ok(()), |error| Err(error).context("the framework could not be initialised"))
     };
     match tokio::time::timeout(STOP_TIMEOUT, stopping).await {
         Ok(stopped) => stopped,

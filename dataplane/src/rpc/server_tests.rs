@@ -1,1 +1,196 @@
+use std::path::PathBuf;
 
+use serde_json::{Value, json};
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
+use tokio::net::UnixStream;
+use vda_spdk::{BdevGetBdevs, BdevMallocDelete, BdevWaitForExamine, LogLevel};
+
+use super::*;
+use crate::app::LogLevels;
+use crate::rpc::State;
+
+struct Running {
+    dir: tempfile::TempDir,
+    app: Rc<App>,
+    serving: tokio::task::JoinHandle<OwnedSocket>,
+}
+
+impl Running {
+    /// `bdev_malloc_delete` answers at once; `bdev_wait_for_examine` when `bdev_malloc_delete` of `go` was called.
+    async fn start() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let server = Server::bind(&dir.path().join("rpc.sock")).await.unwrap();
+        let app = App::new(LogLevels::new(LogLevel::Notice, |_| {}));
+        let mut methods = Methods::default();
+        let go = Rc::new(tokio::sync::Notify::new());
+        let gone = Rc::clone(&go);
+        methods.method::<BdevMallocDelete>(State::Any, async move |_, call| {
+            if call.name == "go" {
+                gone.notify_one();
+            }
+            Ok(true)
+        });
+        methods.method::<BdevWaitForExamine>(State::Any, async move |_, _| {
+            go.notified().await;
+            Ok(true)
+        });
+        methods.method::<BdevGetBdevs>(State::Any, async |_, _| Ok(Vec::new()));
+        let serving = tokio::task::spawn_local(server.serve(Rc::clone(&app), Rc::new(methods)));
+        Self { dir, app, serving }
+    }
+
+    fn path(&self) -> PathBuf {
+        self.dir.path().join("rpc.sock")
+    }
+
+    async fn connect(&self) -> BufReader<UnixStream> {
+        BufReader::new(UnixStream::connect(self.path()).await.unwrap())
+    }
+}
+
+async fn send(stream: &mut BufReader<UnixStream>, text: &str) {
+    stream.write_all(text.as_bytes()).await.unwrap();
+}
+
+async fn answer(stream: &mut BufReader<UnixStream>) -> Value {
+    let mut line = String::new();
+    assert_ne!(stream.read_line(&mut line).await.unwrap(), 0, "the server closed the connection");
+    serde_json::from_str(&line).unwrap()
+}
+
+async fn exchange(stream: &mut BufReader<UnixStream>, text: &str) -> Value {
+    send(stream, text).await;
+    answer(stream).await
+}
+
+fn ok(id: Value) -> Value {
+    json!({"jsonrpc": "2.0", "id": id, "result": true})
+}
+
+fn delete(id: &str, name: &str) -> String {
+    format!(r#"{{"jsonrpc":"2.0","id":{id},"method":"bdev_malloc_delete","params":{{"name":"{name}"}}}}"#)
+}
+
+fn invalid() -> Value {
+    json!({"jsonrpc": "2.0", "id": null, "error": {"code": -32600, "message": "Invalid request"}})
+}
+
+#[tokio::test(flavor = "local")]
+async fn requests_follow_one_another_in_any_chunks() {
+    let running = Running::start().await;
+    let mut stream = running.connect().await;
+    for byte in [delete("1", "a"), delete(r#""two""#, "b")].concat().as_bytes() {
+        stream.write_all(&[*byte]).await.unwrap();
+    }
+    assert_eq!(answer(&mut stream).await, ok(json!(1)));
+    assert_eq!(answer(&mut stream).await, ok(json!("two")));
+}
+
+#[tokio::test(flavor = "local")]
+async fn a_slow_call_does_not_hold_up_the_next() {
+    let running = Running::start().await;
+    let mut stream = running.connect().await;
+    send(&mut stream, r#"{"id":1,"method":"bdev_wait_for_examine"}"#).await;
+    assert_eq!(exchange(&mut stream, &delete("2", "x")).await, ok(json!(2)));
+    send(&mut stream, &delete("3", "go")).await;
+    let answered = [answer(&mut stream).await, answer(&mut stream).await];
+    assert!(answered.contains(&ok(json!(1))) && answered.contains(&ok(json!(3))), "{answered:?}");
+}
+
+#[tokio::test(flavor = "local")]
+async fn a_batch_is_answered_in_one_array_without_its_notifications() {
+    let running = Running::start().await;
+    let mut stream = running.connect().await;
+    let notification = r#"{"jsonrpc":"2.0","method":"bdev_malloc_delete","params":{"name":"n"}}"#;
+    let batch = format!(r#"[{},{notification},{{"id":2,"method":"nope"}},7]"#, delete("1", "a"));
+    let missing =
+        json!({"jsonrpc": "2.0", "id": 2, "error": {"code": -32601, "message": "Method not found"}});
+    assert_eq!(exchange(&mut stream, &batch).await, json!([ok(json!(1)), missing, invalid()]));
+    // Nothing is sent for notifications alone: the next answer is that of the next request.
+    send(&mut stream, notification).await;
+    send(&mut stream, &format!("[{notification}]")).await;
+    send(&mut stream, r#"{"id":null,"method":"bdev_malloc_delete","params":{"name":"n"}}"#).await;
+    assert_eq!(exchange(&mut stream, &delete("3", "a")).await, ok(json!(3)));
+    assert_eq!(exchange(&mut stream, "[]").await, invalid());
+}
+
+#[tokio::test(flavor = "local")]
+async fn what_is_no_request_is_answered_and_the_connection_stays() {
+    let running = Running::start().await;
+    let mut stream = running.connect().await;
+    for text in [
+        r#"{"jsonrpc":"2.0","id":7}"#,
+        r#"{"jsonrpc":"1.0","id":5,"method":"bdev_malloc_delete"}"#,
+        r#"{"jsonrpc":"2.0","id":9,"method":5}"#,
+        r#"{"jsonrpc":"2.0","id":{},"method":"bdev_malloc_delete"}"#,
+        r#"{"jsonrpc":"2.0","id":1,"method":"bdev_malloc_delete","params":"a"}"#,
+        r#"{"jsonrpc":"2.0","id":1,"method":"bdev_malloc_delete","more":1}"#,
+    ] {
+        assert_eq!(exchange(&mut stream, text).await, invalid(), "{text}");
+    }
+    assert_eq!(exchange(&mut stream, &delete("1", "a")).await, ok(json!(1)));
+}
+
+#[tokio::test(flavor = "local")]
+async fn malformed_json_closes_the_connection_and_no_other() {
+    let running = Running::start().await;
+    let mut other = running.connect().await;
+    for text in [r#"{"jsonrpc": nope}"#, "nope", "{]", "\"text\""] {
+        let mut stream = running.connect().await;
+        send(&mut stream, text).await;
+        let mut rest = Vec::new();
+        assert_eq!(stream.read_to_end(&mut rest).await.unwrap(), 0, "{text}");
+    }
+    assert_eq!(exchange(&mut other, &delete("1", "a")).await, ok(json!(1)));
+}
+
+#[tokio::test(flavor = "local")]
+async fn a_peer_that_only_stops_sending_still_gets_its_answers() {
+    let running = Running::start().await;
+    let mut stream = running.connect().await;
+    send(&mut stream, r#"{"id":1,"method":"bdev_wait_for_examine"}"#).await;
+    stream.shutdown().await.unwrap();
+    let mut other = running.connect().await;
+    assert_eq!(exchange(&mut other, &delete("2", "go")).await, ok(json!(2)));
+    assert_eq!(answer(&mut stream).await, ok(json!(1)));
+    assert_eq!(stream.read(&mut [0]).await.unwrap(), 0);
+}
+
+#[tokio::test(flavor = "local")]
+async fn stopping_answers_what_is_in_flight_and_removes_the_socket() {
+    let running = Running::start().await;
+    let mut stream = running.connect().await;
+    send(&mut stream, r#"{"id":1,"method":"bdev_wait_for_examine"}"#).await;
+    let mut other = running.connect().await;
+    assert_eq!(exchange(&mut other, &delete("2", "a")).await, ok(json!(2)));
+    send(&mut other, &delete("3", "go")).await;
+    assert_eq!(answer(&mut other).await, ok(json!(3)));
+    running.app.shutdown().cancel();
+    assert_eq!(answer(&mut stream).await, ok(json!(1)));
+    let path = running.path();
+    drop(running.serving.await.unwrap());
+    assert!(!path.exists());
+    assert_eq!(std::fs::read_dir(running.dir.path()).unwrap().count(), 0, "the lock file stayed");
+}
+
+#[tokio::test(flavor = "local")]
+async fn a_socket_in_use_is_not_taken_and_a_stale_one_is() {
+    let running = Running::start().await;
+    assert!(matches!(Server::bind(&running.path()).await, Err(BindError::InUse { .. })));
+    let mut stream = running.connect().await;
+    assert_eq!(exchange(&mut stream, &delete("1", "a")).await, ok(json!(1)));
+
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("rpc.sock");
+    // Somebody who knows nothing of the lock file listens there.
+    let foreign = std::os::unix::net::UnixListener::bind(&path).unwrap();
+    assert!(matches!(Server::bind(&path).await, Err(BindError::InUse { .. })));
+    drop(foreign);
+    assert!(path.exists(), "a socket file outlives its listener");
+    let server = Server::bind(&path).await.unwrap();
+    drop(server);
+
+    std::fs::write(&path, "data").unwrap();
+    assert!(matches!(Server::bind(&path).await, Err(BindError::NotASocket { .. })));
+    assert_eq!(std::fs::read(&path).unwrap(), b"data");
+}
