@@ -5,4 +5,5 @@
 
 pub mod app;
 pub mod bdev;
+pub mod nvmf;
 pub mod rpc;

@@ -14,6 +14,7 @@
 
 mod bad_params;
 mod framework;
+mod nvmf;
 pub mod server;
 
 use std::borrow::Cow;
@@ -109,9 +110,10 @@ pub struct Methods {
 
 impl Methods {
     /// Every method of the data plane.
-    pub fn all(_app: &Rc<App>) -> Self {
+    pub fn all(app: &Rc<App>) -> Self {
         let mut methods = Self::default();
         framework::register(&mut methods);
+        nvmf::register(&mut methods, app);
         methods
     }
 

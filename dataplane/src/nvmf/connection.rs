@@ -1,0 +1,299 @@
+//! One connection: its task reads many PDUs at a time, executes, and sends what is ready in one call.
+
+use std::future::poll_fn;
+use std::io;
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::{Context, Poll, Waker, ready};
+use std::time::{Duration, Instant};
+
+use bytes::Buf;
+use futures::future::LocalBoxFuture;
+use futures::stream::{FuturesUnordered, StreamExt};
+use tokio::net::TcpStream;
+use tokio::time::Sleep;
+use tokio_util::io::{poll_read_buf, poll_write_buf};
+use vda_nvme::controller::{ControllerQueue, QueueError, Request};
+use vda_nvme::fabrics::{Connect, fctype};
+use vda_nvme::status::Status;
+
+use super::controller::{Controller, Link};
+use super::io::{self as nvm, Done};
+use super::{Target, add, admin, connect};
+
+/// Bytes asked of the socket at a time.
+const READ_CHUNK: usize = 64 << 10;
+/// No more is read while this much waits to be sent: a peer that does not receive gets no more work done.
+const SEND_HIGH_WATER: usize = 1 << 20;
+/// Rounds before other tasks get their turn.
+const ROUNDS: usize = 8;
+/// Time a peer has for Connect (SPDK's `association_timeout`).
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(120);
+/// Time for the last bytes, a termination request, to leave.
+const LAST_WORDS: Duration = Duration::from_secs(1);
+
+/// Why a connection ends.
+#[derive(Debug, thiserror::Error)]
+enum End {
+    #[error("closed by the host")]
+    Eof,
+    #[error("connection lost: {0}")]
+    Lost(#[from] io::Error),
+    #[error(transparent)]
+    Protocol(#[from] QueueError),
+    #[error("keep-alive timeout")]
+    KeepAlive,
+    #[error("no Connect within {CONNECT_TIMEOUT:?}")]
+    NotConnected,
+    #[error("disconnected by the target")]
+    Closed,
+}
+
+/// Serves an accepted connection.
+pub(super) fn spawn(target: &Rc<Target>, stream: TcpStream, peer: SocketAddr, local: SocketAddr) {
+    let Some(options) = target.transport() else { return };
+    let connection = Connection {
+        target: Rc::clone(target),
+        queue: ControllerQueue::new(options.queue_config()),
+        link: Rc::new(Link::new(peer, local)),
+        controller: None,
+        running: FuturesUnordered::new(),
+        timer: Some(Box::pin(tokio::time::sleep(CONNECT_TIMEOUT))),
+    };
+    add(&target.counters.unassociated, 1);
+    tokio::task::spawn_local(connection.serve(stream));
+}
+
+struct Connection {
+    target: Rc<Target>,
+    queue: ControllerQueue,
+    link: Rc<Link>,
+    controller: Option<Rc<Controller>>,
+    /// I/O that has begun and not ended.
+    running: FuturesUnordered<LocalBoxFuture<'static, Done>>,
+    /// Connect timeout, then keep-alive on the admin queue.
+    timer: Option<Pin<Box<Sleep>>>,
+}
+
+impl Connection {
+    async fn serve(mut self, mut stream: TcpStream) {
+        let end = poll_fn(|cx| self.poll(cx, &mut stream)).await;
+        self.log_end(&end);
+        self.link.close();
+        if matches!(end, End::Protocol(_)) {
+            let flush = poll_fn(|cx| self.poll_flush(cx, &mut stream));
+            let _ = tokio::time::timeout(LAST_WORDS, flush).await;
+        }
+        drop(stream);
+        // I/O is never abandoned: whoever waits for this connection to be gone relies on it (host removal).
+        while self.running.next().await.is_some() {}
+        match self.controller.take() {
+            Some(c) => {
+                let qid = self.link.qid.get();
+                let n = &self.target.counters;
+                add(if qid == 0 { &n.current_admin_qpairs } else { &n.current_io_qpairs }, -1);
+                c.unlink(qid);
+            }
+            None => add(&self.target.counters.unassociated, -1),
+        }
+    }
+
+    fn log_end(&self, end: &End) {
+        let peer = self.link.peer;
+        let Some(c) = &self.controller else {
+            tracing::debug!(%peer, %end, "connection ended");
+            return;
+        };
+        let (nqn, host, cntlid, qid) = (&c.subsystem.config.nqn, &c.hostnqn, c.cntlid, self.link.qid.get());
+        match end {
+            End::Eof | End::Closed | End::Lost(_) => {
+                tracing::info!(%nqn, %host, cntlid, qid, %peer, %end, "queue disconnected");
+            }
+            End::Protocol(_) | End::KeepAlive | End::NotConnected => {
+                tracing::warn!(%nqn, %host, cntlid, qid, %peer, %end, "queue disconnected");
+            }
+        }
+    }
+
+    fn poll(&mut self, cx: &mut Context<'_>, stream: &mut TcpStream) -> Poll<End> {
+        for _ in 0..ROUNDS {
+            match self.round(cx, stream) {
+                Ok(true) => {}
+                Ok(false) => return Poll::Pending,
+                Err(end) => return Poll::Ready(end),
+            }
+        }
+        cx.waker().wake_by_ref();
+        Poll::Pending
+    }
+
+    /// Everything that can be done now; whether something was.
+    fn round(&mut self, cx: &mut Context<'_>, stream: &mut TcpStream) -> Result<bool, End> {
+        let mut progress = self.reap(cx);
+        while let Some((tag, result)) = self.link.poll_mail(cx.waker()) {
+            self.queue.complete(tag, Status::SUCCESS, result.into(), None);
+            progress = true;
+        }
+        if self.link.is_closing() {
+            return Err(End::Closed);
+        }
+        progress |= self.receive(cx, stream)?;
+        progress |= self.execute()?;
+        progress |= self.send(cx, stream)?;
+        self.check_timer(cx)?;
+        Ok(progress)
+    }
+
+    fn reap(&mut self, cx: &mut Context<'_>) -> bool {
+        let mut progress = false;
+        while let Poll::Ready(Some(done)) = self.running.poll_next_unpin(cx) {
+            self.finish(done);
+            progress = true;
+        }
+        progress
+    }
+
+    fn finish(&mut self, done: Done) {
+        let n = &self.target.counters.completed;
+        n.set(n.get() + 1);
+        self.queue.complete(done.tag, done.status, 0, done.data);
+    }
+
+    fn receive(&mut self, cx: &mut Context<'_>, stream: &mut TcpStream) -> Result<bool, End> {
+        if self.queue.outbox().remaining() >= SEND_HIGH_WATER {
+            return Ok(false);
+        }
+        let want = self.queue.missing().max(READ_CHUNK / 4);
+        let buffer = self.queue.buffer();
+        if buffer.capacity() - buffer.len() < want {
+            buffer.reserve(want.max(READ_CHUNK));
+        }
+        match poll_read_buf(Pin::new(stream), cx, buffer) {
+            Poll::Pending => Ok(false),
+            Poll::Ready(Ok(0)) => Err(End::Eof),
+            Poll::Ready(Ok(_)) => Ok(true),
+            Poll::Ready(Err(e)) => Err(e.into()),
+        }
+    }
+
+    fn send(&mut self, cx: &mut Context<'_>, stream: &mut TcpStream) -> Result<bool, End> {
+        let outbox = self.queue.outbox();
+        let mut progress = false;
+        while !outbox.is_empty() {
+            match poll_write_buf(Pin::new(&mut *stream), cx, outbox) {
+                Poll::Pending => break,
+                Poll::Ready(Ok(0)) => return Err(io::Error::from(io::ErrorKind::WriteZero).into()),
+                Poll::Ready(Ok(_)) => progress = true,
+                Poll::Ready(Err(e)) => return Err(e.into()),
+            }
+        }
+        Ok(progress)
+    }
+
+    fn poll_flush(&mut self, cx: &mut Context<'_>, stream: &mut TcpStream) -> Poll<io::Result<()>> {
+        let outbox = self.queue.outbox();
+        while !outbox.is_empty() {
+            if ready!(poll_write_buf(Pin::new(&mut *stream), cx, outbox))? == 0 {
+                break;
+            }
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    fn execute(&mut self) -> Result<bool, End> {
+        let mut progress = false;
+        while let Some(request) = self.queue.poll()? {
+            self.dispatch(request);
+            progress = true;
+        }
+        Ok(progress)
+    }
+
+    fn dispatch(&mut self, r: Request) {
+        let tag = r.tag;
+        let Some(controller) = self.controller.clone() else {
+            return self.connect(&r);
+        };
+        if self.link.qid.get() != 0 && !r.sqe.is_fabrics() {
+            return self.begin(&controller, r);
+        }
+        match admin::execute(&self.target, &controller, &r) {
+            Ok(Some(a)) => self.queue.complete(tag, Status::SUCCESS, a.result, a.data),
+            Ok(None) => {}
+            Err(status) => self.queue.complete(tag, status, 0, None),
+        }
+        // Setting the keep-alive timer or the time of the first Connect may have moved the deadline.
+        self.arm_timer();
+    }
+
+    fn begin(&mut self, controller: &Controller, r: Request) {
+        let tag = r.tag;
+        match nvm::begin(controller, r) {
+            Err(status) => self.finish(Done { tag, status, data: None }),
+            Ok(mut io) => {
+                // Most I/O to memory ends at once, without the cost of a place among the running.
+                match io.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
+                    Poll::Ready(done) => self.finish(done),
+                    Poll::Pending => self.running.push(io),
+                }
+            }
+        }
+    }
+
+    fn connect(&mut self, r: &Request) {
+        if !r.sqe.is_fabrics() || r.sqe.fctype() != fctype::CONNECT {
+            return self.queue.complete(r.tag, Status::SEQUENCE_ERROR.dnr(), 0, None);
+        }
+        let request = Connect::decode(&r.sqe, &r.data);
+        let made = request.and_then(|c| connect::connect(&self.target, &self.link, &c).map(|ctrl| (c, ctrl)));
+        match made {
+            Err(refusal) => self.queue.complete(r.tag, refusal.status, refusal.result.into(), None),
+            Ok((c, controller)) => {
+                let n = &self.target.counters;
+                let (total, current) = match c.qid {
+                    0 => (&n.admin_qpairs, &n.current_admin_qpairs),
+                    _ => (&n.io_qpairs, &n.current_io_qpairs),
+                };
+                add(&n.unassociated, -1);
+                add(total, 1);
+                add(current, 1);
+                self.queue.connected(c.sqsize, c.no_sq_flow_control);
+                self.queue.complete(r.tag, Status::SUCCESS, controller.cntlid.into(), None);
+                self.controller = Some(controller);
+                self.timer = None;
+                self.arm_timer();
+            }
+        }
+    }
+
+    /// Keep-alive runs on the admin queue. The timer is only set when there is none: when it fires it looks at the real deadline.
+    fn arm_timer(&mut self) {
+        let Some(c) = self.controller.as_ref().filter(|_| self.link.qid.get() == 0) else { return };
+        let deadline = c.state.borrow().keep_alive.deadline();
+        let sooner = |t: &Pin<Box<Sleep>>, d: Instant| t.deadline().into_std() > d;
+        match (deadline, &self.timer) {
+            (None, _) => self.timer = None,
+            (Some(d), Some(t)) if !sooner(t, d) => {}
+            (Some(d), _) => self.timer = Some(Box::pin(tokio::time::sleep_until(d.into()))),
+        }
+    }
+
+    fn check_timer(&mut self, cx: &mut Context<'_>) -> Result<(), End> {
+        while let Some(timer) = &mut self.timer {
+            if timer.as_mut().poll(cx).is_pending() {
+                return Ok(());
+            }
+            self.timer = None;
+            let Some(c) = &self.controller else { return Err(End::NotConnected) };
+            let mut state = c.state.borrow_mut();
+            if state.keep_alive.expired(Instant::now()) {
+                state.properties.set_fatal();
+                return Err(End::KeepAlive);
+            }
+            drop(state);
+            self.arm_timer();
+        }
+        Ok(())
+    }
+}

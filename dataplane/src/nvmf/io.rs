@@ -1,0 +1,133 @@
+//! I/O commands on namespaces (NVM Command Set 1.0, 3.2).
+
+use std::rc::Rc;
+
+use bytes::{Bytes, BytesMut};
+use futures::future::LocalBoxFuture;
+use vda_nvme::cmd::{DsmRange, io};
+use vda_nvme::controller::Request;
+use vda_nvme::log::AnaState;
+use vda_nvme::status::Status;
+
+use super::controller::Controller;
+use super::namespace::Busy;
+use crate::bdev::{Descriptor, IoError, IoType};
+
+/// End of a command.
+pub(super) struct Done {
+    pub(super) tag: u16,
+    pub(super) status: Status,
+    pub(super) data: Option<Bytes>,
+}
+
+type Outcome = Result<Option<Bytes>, Status>;
+
+/// Begins a command: its future gives the end. It must be driven to its end, also when the connection is gone.
+///
+/// # Errors
+/// The status of a command that is refused.
+pub(super) fn begin(c: &Controller, r: Request) -> Result<LocalBoxFuture<'static, Done>, Status> {
+    if !c.state.borrow().properties.is_ready() {
+        return Err(Status::SEQUENCE_ERROR.dnr());
+    }
+    let ns = c.namespace(r.sqe.nsid).ok_or(Status::INVALID_NAMESPACE.dnr())?;
+    match c.ana_state(ns.ana_group.get()) {
+        AnaState::Optimized | AnaState::NonOptimized => {}
+        AnaState::Inaccessible => return Err(Status::ANA_INACCESSIBLE),
+        AnaState::PersistentLoss => return Err(Status::ANA_PERSISTENT_LOSS),
+        AnaState::Change => return Err(Status::ANA_TRANSITION),
+    }
+    if r.sqe.fuse() != 0 {
+        return Err(Status::INVALID_FIELD.dnr());
+    }
+    let (bdev, busy) = ns.begin().ok_or(Status::INVALID_NAMESPACE.dnr())?;
+    let tag = r.tag;
+    Ok(match r.sqe.opcode {
+        io::READ => {
+            let buffer = BytesMut::zeroed(check_length(&bdev, &r, r.buffer_len as usize)?);
+            let read = bdev.read(r.sqe.slba(), buffer);
+            finish(tag, busy, async move { read.await.map(|b| Some(b.freeze())).map_err(status) })
+        }
+        io::WRITE => {
+            let length = check_length(&bdev, &r, r.data.len())?;
+            let write = bdev.write(r.sqe.slba(), r.data.slice(..length), r.sqe.fua());
+            finish(tag, busy, async move { write.await.map(|()| None).map_err(status) })
+        }
+        io::FLUSH => {
+            let flush = bdev.flush();
+            finish(tag, busy, async move { flush.await.map(|()| None).map_err(status) })
+        }
+        io::WRITE_ZEROES => {
+            check_range(&bdev, r.sqe.slba(), r.sqe.blocks().into())?;
+            let zero = bdev.write_zeroes(r.sqe.slba(), r.sqe.blocks().into(), r.sqe.fua());
+            finish(tag, busy, async move { zero.await.map(|()| None).map_err(status) })
+        }
+        io::COMPARE => {
+            let length = check_length(&bdev, &r, r.data.len())?;
+            let compare = bdev.compare(r.sqe.slba(), r.data.slice(..length));
+            finish(tag, busy, async move { compare.await.map(|()| None).map_err(status) })
+        }
+        io::DATASET_MANAGEMENT => {
+            let ranges = dsm_ranges(&bdev, &r)?;
+            finish(tag, busy, deallocate(bdev, ranges))
+        }
+        _ => return Err(Status::INVALID_OPCODE.dnr()),
+    })
+}
+
+fn finish(
+    tag: u16,
+    busy: Busy,
+    io: impl Future<Output = Outcome> + 'static,
+) -> LocalBoxFuture<'static, Done> {
+    Box::pin(async move {
+        let outcome = io.await;
+        drop(busy);
+        match outcome {
+            Ok(data) => Done { tag, status: Status::SUCCESS, data },
+            Err(status) => Done { tag, status, data: None },
+        }
+    })
+}
+
+/// Bytes of the command's range; the transfer has to hold all of it.
+fn check_length(bdev: &Descriptor, r: &Request, transfer: usize) -> Result<usize, Status> {
+    check_range(bdev, r.sqe.slba(), r.sqe.blocks().into())?;
+    let length = r.sqe.blocks() as usize * bdev.block_size() as usize;
+    if length > transfer {
+        return Err(Status::DATA_SGL_LENGTH_INVALID.dnr());
+    }
+    Ok(length)
+}
+
+fn check_range(bdev: &Descriptor, lba: u64, blocks: u64) -> Result<(), Status> {
+    match lba.checked_add(blocks) {
+        Some(end) if end <= bdev.num_blocks() => Ok(()),
+        _ => Err(Status::LBA_OUT_OF_RANGE.dnr()),
+    }
+}
+
+fn dsm_ranges(bdev: &Descriptor, r: &Request) -> Result<Vec<DsmRange>, Status> {
+    let count = (r.sqe.cdw10[0] & 0xff) as usize + 1;
+    let ranges = DsmRange::decode_all(&r.data, count)?;
+    for range in &ranges {
+        check_range(bdev, range.slba, range.blocks.into())?;
+    }
+    // Without the deallocate attribute the command is a hint that needs nothing done; so it is where unmap does not exist.
+    let wanted = r.sqe.cdw10[1] & io::DSM_DEALLOCATE != 0 && bdev.supports(IoType::Unmap);
+    Ok(if wanted { ranges } else { Vec::new() })
+}
+
+async fn deallocate(bdev: Rc<Descriptor>, ranges: Vec<DsmRange>) -> Outcome {
+    for r in ranges.into_iter().filter(|r| r.blocks > 0) {
+        bdev.unmap(r.slba, r.blocks.into()).await.map_err(status)?;
+    }
+    Ok(None)
+}
+
+/// Status of a bdev's error.
+pub(super) fn status(e: IoError) -> Status {
+    let (sct, sc) = e.nvme_status();
+    let status = Status::new(sct, sc);
+    if e.do_not_retry() { status.dnr() } else { status }
+}

@@ -1,0 +1,114 @@
+//! A namespace: a bdev seen through a subsystem.
+
+use std::cell::{Cell, RefCell};
+use std::rc::Rc;
+
+use tokio::sync::Notify;
+use uuid::Uuid;
+use vda_nvme::identify::{self, NamespaceIds};
+
+use super::TargetError;
+use crate::bdev::{Descriptor, IoType};
+
+/// Identifiers of a namespace, as given to `nvmf_subsystem_add_ns`.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct Ids {
+    pub(super) nguid: Option<[u8; 16]>,
+    pub(super) eui64: Option<[u8; 8]>,
+    pub(super) uuid: Uuid,
+}
+
+/// A namespace of a subsystem.
+pub(super) struct Namespace {
+    pub(super) nsid: u32,
+    pub(super) bdev_name: String,
+    pub(super) ids: Ids,
+    pub(super) ana_group: Cell<u32>,
+    /// `None` once the namespace was removed.
+    bdev: RefCell<Option<Rc<Descriptor>>>,
+    inflight: Cell<usize>,
+    idle: Notify,
+}
+
+impl Namespace {
+    pub(super) fn new(nsid: u32, ana_group: u32, ids: Ids, bdev: Descriptor) -> Self {
+        Self {
+            nsid,
+            bdev_name: bdev.name().to_owned(),
+            ids,
+            ana_group: Cell::new(ana_group),
+            bdev: RefCell::new(Some(Rc::new(bdev))),
+            inflight: Cell::new(0),
+            idle: Notify::new(),
+        }
+    }
+
+    /// The bdev and a guard that counts an I/O until it is dropped; `None` once removed.
+    pub(super) fn begin(self: &Rc<Self>) -> Option<(Rc<Descriptor>, Busy)> {
+        let bdev = self.bdev.borrow().clone()?;
+        self.inflight.set(self.inflight.get() + 1);
+        Some((bdev, Busy(Rc::clone(self))))
+    }
+
+    /// Lets no I/O begin any more, waits for what has begun, and closes the bdev.
+    pub(super) async fn close(&self) {
+        let bdev = self.bdev.borrow_mut().take();
+        while self.inflight.get() > 0 {
+            self.idle.notified().await;
+        }
+        drop(bdev);
+    }
+
+    /// Identify Namespace; `None` once removed.
+    pub(super) fn identify(&self, ana_reporting: bool) -> Option<identify::Namespace> {
+        let bdev = self.bdev.borrow().clone()?;
+        Some(identify::Namespace {
+            blocks: bdev.num_blocks(),
+            block_shift: u8::try_from(bdev.block_size().trailing_zeros()).unwrap_or(9),
+            thin: bdev.supports(IoType::Unmap),
+            preferred_write: 0,
+            ana_group: if ana_reporting { self.ana_group.get() } else { 0 },
+            nguid: self.ids.nguid.unwrap_or_default(),
+            eui64: self.ids.eui64.unwrap_or_default(),
+        })
+    }
+
+    pub(super) fn descriptors(&self) -> NamespaceIds {
+        NamespaceIds {
+            eui64: self.ids.eui64.unwrap_or_default(),
+            nguid: self.ids.nguid.unwrap_or_default(),
+            uuid: *self.ids.uuid.as_bytes(),
+        }
+    }
+}
+
+/// An I/O in flight on a namespace.
+pub(super) struct Busy(Rc<Namespace>);
+
+impl Drop for Busy {
+    fn drop(&mut self) {
+        let left = self.0.inflight.get() - 1;
+        self.0.inflight.set(left);
+        if left == 0 {
+            self.0.idle.notify_one();
+        }
+    }
+}
+
+/// Parses `N` bytes of hexadecimal digits.
+pub(super) fn parse_id<const N: usize>(field: &'static str, text: &str) -> Result<[u8; N], TargetError> {
+    let error = || TargetError::InvalidId { field, value: text.to_owned() };
+    if text.len() != N * 2 || !text.is_ascii() {
+        return Err(error());
+    }
+    let mut id = [0; N];
+    for (i, byte) in id.iter_mut().enumerate() {
+        *byte = u8::from_str_radix(&text[i * 2..i * 2 + 2], 16).map_err(|_| error())?;
+    }
+    Ok(id)
+}
+
+/// Upper-case hexadecimal digits.
+pub(super) fn show_id(id: &[u8]) -> String {
+    id.iter().map(|b| format!("{b:02X}")).collect()
+}
