@@ -84,6 +84,14 @@ pub trait Key: Clone + fmt::Debug + Send + Sync + 'static {
     }
 }
 
+/// What takes writes: a transaction, or a snapshot in memory.
+pub trait Sink {
+    /// Stores `value` at `key`.
+    fn put<K: Key>(&mut self, key: &K, value: &K::Value);
+    /// Removes `key`.
+    fn delete<K: Key>(&mut self, key: &K);
+}
+
 macro_rules! keys {
     ($($(#[$doc:meta])* $key:ident ( $($field:ident : $type:ty),+ ) => $variant:ident, $value:ty;)+) => {
         /// Any key of ours.
@@ -111,7 +119,50 @@ macro_rules! keys {
                     key.any()
                 }
             }
+
+            impl TryFrom<AnyKey> for $key {
+                type Error = AnyKey;
+
+                fn try_from(key: AnyKey) -> Result<Self, AnyKey> {
+                    match key {
+                        AnyKey::$variant($($field),+) => Ok(Self($($field),+)),
+                        #[allow(unreachable_patterns)]
+                        other => Err(other),
+                    }
+                }
+            }
+
+            impl From<($key, Option<$value>)> for Write {
+                fn from((key, value): ($key, Option<$value>)) -> Self {
+                    Self::$variant(key, value.map(Box::new))
+                }
+            }
         )+
+
+        /// A record to put (`Some`) or to delete (`None`), with its type.
+        #[derive(Debug, Clone, PartialEq)]
+        pub enum Write {
+            $($(#[$doc])* $variant($key, Option<Box<$value>>),)+
+        }
+
+        impl Write {
+            /// The key written to.
+            pub fn key(&self) -> AnyKey {
+                match self {
+                    $(Self::$variant(key, _) => key.any(),)+
+                }
+            }
+
+            /// Hands the write to `sink` with its type.
+            pub fn apply<S: Sink + ?Sized>(&self, sink: &mut S) {
+                match self {
+                    $(
+                        Self::$variant(key, Some(value)) => sink.put(key, value),
+                        Self::$variant(key, None) => sink.delete(key),
+                    )+
+                }
+            }
+        }
     };
 }
 

@@ -30,7 +30,11 @@ fn owned() -> impl Strategy<Value = OwnedName> {
         (da(), vd()).prop_map(|(d, v)| OwnedName::AttachedController(d, v)),
         (da(), vd()).prop_map(|(d, v)| OwnedName::AttachedBdev(d, v)),
         (da(), position()).prop_map(|(d, p)| OwnedName::MirrorSet(d, p)),
-        (da(), position(), any::<u32>()).prop_map(|(da, set, slot)| OwnedName::SparePlaceholder { da, set, slot }),
+        (da(), position(), any::<u32>()).prop_map(|(da, set, slot)| OwnedName::SparePlaceholder {
+            da,
+            set,
+            slot
+        }),
         (da(), any::<(u32, u32)>()).prop_map(|(da, (leg, group))| OwnedName::Group { da, leg, group }),
         (da(), any::<u32>()).prop_map(|(da, leg)| OwnedName::Concat { da, leg }),
         (da(), any::<u32>()).prop_map(|(da, leg)| OwnedName::LegLvstore { da, leg }),
