@@ -127,7 +127,7 @@ pub fn cntlr(view: CntlrView<'_>) -> Result<Option<Delta>, Error> {
     Ok(Some(delta))
 }
 
-/// Removes a CN's tombstone of an EXP. Gone is what a controller status that knows of the tombstone no longer lists.
+/// Removes a CN's tombstone of an EXP, once the controller's status says that nothing of it is left.
 pub fn exp(
     cn: CnId,
     da: DaId,
@@ -138,7 +138,8 @@ pub fn exp(
 ) -> Option<Delta> {
     let id = exp.to_string();
     let confirmed = status.is_some_and(|s| {
-        is_about(s.observed_revision, spec.revision) && (s.gone || s.exps.iter().all(|e| e.exp_id != id))
+        is_about(s.observed_revision, spec.revision)
+            && (s.gone || s.exps.iter().any(|e| e.exp_id == id && e.gone))
     });
     if !spec.value.deleting || !(confirmed || forced) {
         return None;
@@ -148,8 +149,7 @@ pub fn exp(
     Some(delta)
 }
 
-/// Removes a PD that holds nothing any more. Gone is what a DN that has accepted the deletion, and whose data plane answers, no longer
-/// lists among its PDs.
+/// Removes a PD that holds no virtual disks any more, once its DN says that nothing of it is left.
 ///
 /// # Errors
 /// [`Error::Broken`].
@@ -165,11 +165,8 @@ pub fn pd(
     let mut capacity = capacity.clone();
     let books = pd_books(&mut capacity, &id)?;
     let empty = books.live_vds == 0 && books.deleting_vds == 0;
-    let confirmed = status.is_some_and(|s| {
-        is_about(s.observed_generation, spec.revision)
-            && s.pds.iter().all(|p| p.pd_id != id)
-            && s.target.as_ref().is_some_and(|t| t.condition() == v1::Condition::Ready)
-    });
+    let report = status.and_then(|s| s.pds.iter().find(|p| p.pd_id == id));
+    let confirmed = report.is_some_and(|p| p.gone && is_about(p.observed_revision, spec.revision));
     if !spec.value.deleting || !empty || !(confirmed || forced) {
         return Ok(None);
     }

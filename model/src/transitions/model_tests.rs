@@ -293,7 +293,16 @@ impl World {
         let pds: Vec<_> = self.snapshot.all::<PdSpecKey>().collect();
         for (PdSpecKey(dn, pd), spec) in pds.into_iter().filter(|(_, s)| s.value.deleting) {
             let mut status = self.dn_status(dn);
+            let unconfirmed =
+                finish::pd(dn, pd, &spec, &self.load(DnCapacityKey(dn)).value, Some(&status), false);
+            assert_eq!(unconfirmed, Ok(None), "nothing is finished unconfirmed");
             status.pds.retain(|p| p.pd_id != pd.to_string());
+            status.pds.push(v1::PdStatus {
+                pd_id: pd.to_string(),
+                gone: true,
+                observed_revision: spec.revision,
+                ..Default::default()
+            });
             self.put_status(dn, status);
             let (capacity, status) = (self.load(DnCapacityKey(dn)).value, self.dn_status(dn));
             if let Some(delta) = finish::pd(dn, pd, &spec, &capacity, Some(&status), false).unwrap() {
@@ -313,7 +322,10 @@ impl World {
     pub(crate) fn settle_cns(&mut self) {
         let exps: Vec<_> = self.snapshot.all::<ExpSpecKey>().collect();
         for (ExpSpecKey(cn, da, id), spec) in &exps {
-            let status = v1::CntlrStatus { observed_revision: spec.revision, ..Default::default() };
+            let exps = vec![v1::ExpStatus { exp_id: id.to_string(), gone: true, ..Default::default() }];
+            let early = v1::CntlrStatus { observed_revision: spec.revision, ..Default::default() };
+            assert_eq!(finish::exp(*cn, *da, *id, spec, Some(&early), false), None, "unknown is not gone");
+            let status = v1::CntlrStatus { exps, ..early };
             if let Some(delta) = finish::exp(*cn, *da, *id, spec, Some(&status), false) {
                 self.commit(&delta);
             }
