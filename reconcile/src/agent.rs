@@ -26,7 +26,7 @@ use crate::status::{self, Book};
 use crate::target::Target;
 
 pub use accept::{Accepted, Offer};
-pub use feed::{Batch, Feed, NodeReport};
+pub use feed::{Batch, Feed, FeedEnd, NodeReport};
 
 /// What is wanted of a component, with the revision it was written at.
 #[derive(Debug, Clone, PartialEq)]
@@ -124,6 +124,16 @@ pub trait Driver: Perform<Self::Domain> + Send + Sync + 'static {
     /// The component a leftover belongs to when no desired state says so.
     fn component_of(&self, id: &<Self::Domain as Domain>::Id) -> Self::Key;
 
+    /// Another resource that changes when this one does.
+    fn affects(&self, _id: &<Self::Domain as Domain>::Id) -> Option<<Self::Domain as Domain>::Id> {
+        None
+    }
+
+    /// How the ledger names a resource that is initialised once.
+    fn record_of(&self, _id: &<Self::Domain as Domain>::Id) -> Option<String> {
+        None
+    }
+
     /// Makes the data plane usable after a new connection.
     fn prepare(&self) -> impl Future<Output = Result<(), Fault>> + Send;
 }
@@ -208,7 +218,7 @@ struct State<V: Driver> {
 struct Inner<V: Driver, T: Target> {
     driver: V,
     target: T,
-    ledger: Ledger,
+    ledger: Arc<Ledger>,
     options: AgentOptions,
     state: Mutex<State<V>>,
     wake: Notify,
@@ -230,7 +240,7 @@ impl<V: Driver, T: Target> Clone for Agent<V, T> {
 
 impl<V: Driver, T: Target> Agent<V, T> {
     /// An agent that does nothing until [`Agent::run`].
-    pub fn new(driver: V, target: T, ledger: Ledger, options: AgentOptions, shutdown: CancellationToken) -> Self {
+    pub fn new(driver: V, target: T, ledger: Arc<Ledger>, options: AgentOptions, shutdown: CancellationToken) -> Self {
         let (feed, _) = broadcast::channel(options.feed_capacity);
         let state = State {
             entries: BTreeMap::new(),

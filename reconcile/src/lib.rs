@@ -12,13 +12,15 @@ mod execute;
 pub mod fake;
 mod graph;
 mod ledger;
+pub mod parts;
 mod plan;
 pub mod rpc;
+pub mod settings;
 pub mod status;
 mod target;
 
 pub use agent::{
-    Accepted, Agent, AgentOptions, Batch, Depth, Driver, Feed, NodeReport, Offer, Report, Settled, Wanted,
+    Accepted, Agent, AgentOptions, Batch, Depth, Driver, Feed, FeedEnd, NodeReport, Offer, Report, Settled, Wanted,
 };
 pub use execute::{Fault, FaultKind, Perform, execute};
 pub use graph::{Actual, Desired, Domain, Observed, Refusal, Removal, Seen, Verdict, Want};

@@ -16,7 +16,11 @@ pub fn one<T>(answer: Result<Vec<T>, Error>) -> Observed<T> {
         },
         Err(error) if error.is_not_found() => Observed::Absent,
         Err(error) => {
-            tracing::debug!(%error, "cannot be observed");
+            if error.is_answer() {
+                tracing::warn!(%error, "cannot be observed");
+            } else {
+                tracing::debug!(%error, "cannot be observed");
+            }
             Observed::Unknown
         }
     }

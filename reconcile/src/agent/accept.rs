@@ -71,11 +71,24 @@ impl<V: Driver, T: Target> Agent<V, T> {
         Ok(Accepted::Accepted { generation })
     }
 
+    /// Whether the agent can serve this node: it does, or it serves none, or one that has nothing here any more.
+    ///
+    /// # Errors
+    /// The node it serves.
+    pub fn serves(&self, node_id: &str) -> Result<(), String> {
+        let (own, _) = self.inner.ledger.position();
+        let free = own.is_empty() || own == node_id || !self.occupied(&self.state());
+        if free { Ok(()) } else { Err(own) }
+    }
+
+    fn occupied(&self, state: &State<V>) -> bool {
+        self.inner.ledger.holds_data() || state.entries.values().any(|e| e.wanted.is_some())
+    }
+
     fn screen(&self, state: &State<V>, offer: &Offer<V>) -> Option<Accepted> {
         let (node_id, generation) = self.inner.ledger.position();
         if node_id != offer.node_id {
-            let occupied = self.inner.ledger.holds_data() || state.entries.values().any(|e| e.wanted.is_some());
-            if !node_id.is_empty() && occupied {
+            if !node_id.is_empty() && self.occupied(state) {
                 return Some(Accepted::WrongNode { serves: node_id });
             }
             return (!offer.full).then_some(Accepted::NeedFull { accepted: 0 });

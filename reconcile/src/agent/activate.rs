@@ -31,8 +31,8 @@ impl<V: Driver, T: Target> Agent<V, T> {
         self.note_faults(&key, &outcome.failures);
         let report = self.report(&key, &outcome);
         let recorded = match &report {
-            Some(report) => self.record(report).await,
-            None => Ok(()),
+            Some(report) => self.record(&report.initialised, &report.gone).await,
+            None => self.record(&BTreeSet::new(), &self.leftovers_gone(&outcome)).await,
         };
         if let Err(error) = &recorded {
             tracing::error!(component = %key, %error, "the ledger cannot be written; nothing is reported until it can");
@@ -131,12 +131,25 @@ impl<V: Driver, T: Target> Agent<V, T> {
         report
     }
 
-    async fn record(&self, report: &Report<V::Status>) -> Result<(), crate::LedgerError> {
+    async fn record(
+        &self,
+        initialised: &BTreeSet<String>,
+        gone: &BTreeSet<String>,
+    ) -> Result<(), crate::LedgerError> {
         let ledger = &self.inner.ledger;
         let mut records = Vec::new();
-        records.extend(report.initialised.iter().filter(|id| !ledger.initialised(id)).cloned().map(Record::Initialised));
-        records.extend(report.gone.iter().filter(|id| ledger.initialised(id)).cloned().map(Record::Gone));
+        records.extend(initialised.iter().filter(|id| !ledger.initialised(id)).cloned().map(Record::Initialised));
+        records.extend(gone.iter().filter(|id| ledger.initialised(id)).cloned().map(Record::Gone));
         ledger.remember(records).await
+    }
+
+    /// What the ledger need not remember of a component that nothing asks for any more.
+    fn leftovers_gone(&self, outcome: &Outcome<V>) -> BTreeSet<String> {
+        if outcome.wanted.is_some() {
+            return BTreeSet::new();
+        }
+        let absent = outcome.actual.seen.keys().filter(|id| outcome.actual.absent(id));
+        absent.filter_map(|id| self.inner.driver.record_of(id)).collect()
     }
 
     fn finish(&self, key: &V::Key, outcome: &Outcome<V>, report: Option<Report<V::Status>>) {
@@ -160,7 +173,9 @@ impl<V: Driver, T: Target> Agent<V, T> {
                 state.mark(key, at);
             }
         }
-        state.wake_waiters(key, &outcome.changed, now);
+        let affected = outcome.changed.iter().filter_map(|id| self.inner.driver.affects(id));
+        let changed = outcome.changed.iter().cloned().chain(affected).collect();
+        state.wake_waiters(key, &changed, now);
     }
 
     fn publish(&self, state: &mut State<V>, key: &V::Key, outcome: &Outcome<V>, status: V::Status) {

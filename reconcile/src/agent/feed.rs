@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use tokio::sync::broadcast::{self, error::RecvError, error::TryRecvError};
 use tokio::time::{Instant, timeout_at};
+use tokio_util::sync::CancellationToken;
 use vda_proto::v1::ResourceStatus;
 
 use super::{Agent, Driver, State};
@@ -45,32 +46,51 @@ impl<V: Driver> Batch<V> {
     }
 }
 
+/// Why there is nothing more to tell; the listener must connect again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum FeedEnd {
+    #[error("too slow: changes were lost, observe again")]
+    TooSlow,
+    #[error("the agent is stopping")]
+    Stopping,
+}
+
 /// One monitor's view.
 pub struct Feed<V: Driver> {
     backlog: std::vec::IntoIter<Batch<V>>,
     changes: broadcast::Receiver<Arc<Change<V>>>,
+    shutdown: CancellationToken,
 }
 
 impl<V: Driver> Feed<V> {
-    /// The next message, at the latest after a second. `None`: the listener was too slow, or the agent stops; it must connect again.
-    pub async fn next(&mut self) -> Option<Batch<V>> {
+    /// The next message, at the latest after a second.
+    ///
+    /// # Errors
+    /// [`FeedEnd`].
+    pub async fn next(&mut self) -> Result<Batch<V>, FeedEnd> {
         if let Some(batch) = self.backlog.next() {
-            return Some(batch);
+            return Ok(batch);
         }
         let mut batch = Batch::empty();
-        match timeout_at(Instant::now() + HEARTBEAT, self.changes.recv()).await {
-            Err(_) => return Some(batch),
-            Ok(Err(RecvError::Lagged(_) | RecvError::Closed)) => return None,
+        let change = tokio::select! {
+            () = self.shutdown.cancelled() => return Err(FeedEnd::Stopping),
+            change = timeout_at(Instant::now() + HEARTBEAT, self.changes.recv()) => change,
+        };
+        match change {
+            Err(_) => return Ok(batch),
+            Ok(Err(RecvError::Lagged(_))) => return Err(FeedEnd::TooSlow),
+            Ok(Err(RecvError::Closed)) => return Err(FeedEnd::Stopping),
             Ok(Ok(change)) => batch.add(&change),
         }
         while batch.statuses.len() < BATCH {
             match self.changes.try_recv() {
                 Ok(change) => batch.add(&change),
                 Err(TryRecvError::Empty) => break,
-                Err(TryRecvError::Lagged(_) | TryRecvError::Closed) => return None,
+                Err(TryRecvError::Lagged(_)) => return Err(FeedEnd::TooSlow),
+                Err(TryRecvError::Closed) => return Err(FeedEnd::Stopping),
             }
         }
-        Some(batch)
+        Ok(batch)
     }
 }
 
@@ -107,7 +127,7 @@ impl<V: Driver, T: Target> Agent<V, T> {
         if let Some(last) = backlog.last_mut() {
             last.complete = true;
         }
-        Feed { backlog: backlog.into_iter(), changes }
+        Feed { backlog: backlog.into_iter(), changes, shutdown: self.inner.shutdown.clone() }
     }
 
     /// The node id this agent serves; empty if none yet.
@@ -138,6 +158,11 @@ impl<V: Driver, T: Target> Agent<V, T> {
     /// What is there to tell about the node.
     pub fn node(&self) -> NodeReport {
         self.node_report(&self.state())
+    }
+
+    /// Tells listeners about the node again.
+    pub fn announce(&self) {
+        self.publish_node(&self.state());
     }
 
     pub(super) fn publish_node(&self, state: &State<V>) {
