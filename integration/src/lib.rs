@@ -1,1 +1,23 @@
+//! Runs the real binaries on loopback: a [`Cluster`] of etcd, portals, monitors and nodes whose processes can be killed and
+//! restarted one by one. Tests, the benchmark and nothing else use it.
 
+mod api;
+mod binaries;
+mod cluster;
+mod host;
+mod ports;
+mod process;
+mod reaper;
+mod ready;
+mod roles;
+mod rpc;
+mod state;
+mod vdacli;
+
+pub use api::{da_request, exp_request};
+pub use cluster::{Builder, Cluster};
+pub use host::Host;
+pub use ready::eventually;
+pub use roles::Role;
+pub use state::Leftovers;
+pub use vdacli::Run;

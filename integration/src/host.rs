@@ -1,0 +1,1 @@
+//! A host: `vda_host`, the userspace NVMe/TCP initiator.
