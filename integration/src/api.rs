@@ -6,9 +6,9 @@ use anyhow::{Context as _, bail};
 use tokio::time::timeout;
 use tonic::transport::Channel;
 use vda_proto::v1::{
-    CreateCnRequest, CreateDaRequest, CreateDnRequest, CreateExpRequest, CreatePdRequest, FileBackend, NvmfListener,
-    PdBackend, ResourceRef, WatchRequest, pd_backend, portal_client::PortalClient, resource_ref::Kind,
-    watch_request::Until,
+    CreateCnRequest, CreateDaRequest, CreateDnRequest, CreateExpRequest, CreatePdRequest, FileBackend,
+    NvmfListener, PdBackend, ResourceRef, WatchRequest, pd_backend, portal_client::PortalClient,
+    resource_ref::Kind, watch_request::Until,
 };
 
 use crate::Cluster;
@@ -129,7 +129,11 @@ impl Cluster {
     }
 }
 
-async fn follow(mut portal: PortalClient<Channel>, request: WatchRequest, last: &mut String) -> anyhow::Result<()> {
+async fn follow(
+    mut portal: PortalClient<Channel>,
+    request: WatchRequest,
+    last: &mut String,
+) -> anyhow::Result<()> {
     let mut replies = portal.watch(request).await?.into_inner();
     while let Some(reply) = replies.message().await? {
         if reply.met {

@@ -116,7 +116,8 @@ impl Layout {
         let nodes = |count| (0..count).map(|_| node()).collect::<anyhow::Result<Vec<_>>>();
         let mut pd_paths = Vec::new();
         for dn in 0..builder.dns {
-            let paths: Vec<_> = (0..builder.pds_per_dn).map(|pd| dir.path().join(format!("dn{dn}-pd{pd}.img"))).collect();
+            let paths: Vec<_> =
+                (0..builder.pds_per_dn).map(|pd| dir.path().join(format!("dn{dn}-pd{pd}.img"))).collect();
             for path in &paths {
                 File::create(path)?.set_len(builder.pd_mib << 20)?;
             }
@@ -333,7 +334,11 @@ impl Drop for Cluster {
             return;
         }
         for role in self.roles() {
-            eprintln!("===== end of {}\n{}", self.layout.log(role).display(), tail(&self.layout.log(role), 25));
+            eprintln!(
+                "===== end of {}\n{}",
+                self.layout.log(role).display(),
+                tail(&self.layout.log(role), 25)
+            );
         }
         self.layout.dir.disable_cleanup(true);
         eprintln!("===== logs and disks are kept in {}", self.layout.dir().display());

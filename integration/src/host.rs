@@ -1,1 +1,58 @@
 //! A host: `vda_host`, the userspace NVMe/TCP initiator.
+
+use std::process::Stdio;
+
+use anyhow::{Context as _, ensure};
+use tokio::process::Command;
+
+use crate::{Run, binaries};
+
+/// A host with its NQN, and the paths to one subsystem.
+#[derive(Clone, Debug)]
+pub struct Host {
+    nqn: String,
+    subsystem: String,
+    paths: Vec<String>,
+}
+
+impl Host {
+    /// `paths`: `IP:PORT` of each controller.
+    pub fn new(nqn: &str, subsystem: &str, paths: &[String]) -> Self {
+        Self { nqn: nqn.to_owned(), subsystem: subsystem.to_owned(), paths: paths.to_vec() }
+    }
+
+    /// `vda_host VERB` with more arguments.
+    pub async fn run(&self, verb: &str, more: &str) -> anyhow::Result<Run> {
+        let mut command = self.command(verb, more)?;
+        let output = command.output().await.context("vda_host")?;
+        Ok(Run {
+            code: output.status.code().unwrap_or(-1),
+            stdout: String::from_utf8(output.stdout)?,
+            stderr: String::from_utf8(output.stderr)?,
+        })
+    }
+
+    /// The same, to be started and followed.
+    pub fn command(&self, verb: &str, more: &str) -> anyhow::Result<Command> {
+        let mut command = Command::new(binaries::of_workspace("vda_host")?);
+        command.arg(verb).args(["--subnqn", &self.subsystem, "--hostnqn", &self.nqn]);
+        for path in &self.paths {
+            command.args(["--addr", path]);
+        }
+        command.args(more.split_whitespace()).stdin(Stdio::null()).kill_on_drop(true);
+        Ok(command)
+    }
+
+    /// [`Self::run`] that must succeed; its stdout.
+    pub async fn ok(&self, verb: &str, more: &str) -> anyhow::Result<String> {
+        let run = self.run(verb, more).await?;
+        ensure!(
+            run.code == 0,
+            "vda_host {verb} {more}: exit code {}\n{}{}",
+            run.code,
+            run.stdout,
+            run.stderr
+        );
+        Ok(run.stdout)
+    }
+}

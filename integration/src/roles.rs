@@ -49,11 +49,17 @@ pub(crate) fn spec(role: Role, layout: &Layout) -> anyhow::Result<Spec> {
         Role::CnTarget(n) => target(layout, layout.socket(Role::CnTarget(n)), layout.dns.len() + n)?,
         Role::DnAgent(n) => {
             let node = &layout.dns[n];
-            (binaries::of_workspace("vda_dn_agent")?, agent(layout, role, &node.agent.address(), node.nvmf.number))
+            (
+                binaries::of_workspace("vda_dn_agent")?,
+                agent(layout, role, &node.agent.address(), node.nvmf.number),
+            )
         }
         Role::CnAgent(n) => {
             let node = &layout.cns[n];
-            (binaries::of_workspace("vda_cn_agent")?, agent(layout, role, &node.agent.address(), node.nvmf.number))
+            (
+                binaries::of_workspace("vda_cn_agent")?,
+                agent(layout, role, &node.agent.address(), node.nvmf.number),
+            )
         }
     };
     let log = layout.log(role);
@@ -107,8 +113,19 @@ fn target(layout: &Layout, socket: PathBuf, nth: usize) -> anyhow::Result<(PathB
     let mask = format!("0x{:x}", 1_u64 << (nth % cores.min(64)));
     let name = format!("--file-prefix=vda-{}-{nth}", layout.etcd.number);
     let args = words([
-        "--no-huge", "-s", "512", "--no-pci", "--wait-for-rpc", "--iova-mode=va", "-r", &socket, "-m", &mask,
-        "--disable-cpumask-locks", "--env-context", &name,
+        "--no-huge",
+        "-s",
+        "512",
+        "--no-pci",
+        "--wait-for-rpc",
+        "--iova-mode=va",
+        "-r",
+        &socket,
+        "-m",
+        &mask,
+        "--disable-cpumask-locks",
+        "--env-context",
+        &name,
     ]);
     Ok((spdk_tgt, args))
 }
@@ -119,7 +136,8 @@ fn agent(layout: &Layout, role: Role, address: &str, port: u16) -> Vec<OsString>
         Role::CnAgent(n) => Role::CnTarget(n),
         other => other,
     };
-    let listener = json!({"trtype": "tcp", "traddr": "127.0.0.1", "adrfam": "ipv4", "trsvcid": port.to_string()});
+    let listener =
+        json!({"trtype": "tcp", "traddr": "127.0.0.1", "adrfam": "ipv4", "trsvcid": port.to_string()});
     words([
         "--address",
         address,

@@ -18,11 +18,14 @@ pub(crate) async fn call(socket: &Path, method: &str, params: Value) -> anyhow::
     if !params.is_null() {
         request["params"] = params;
     }
-    timeout(LIMIT, exchange(socket, &request)).await.with_context(|| format!("{method}: no answer in {LIMIT:?}"))?
+    timeout(LIMIT, exchange(socket, &request))
+        .await
+        .with_context(|| format!("{method}: no answer in {LIMIT:?}"))?
 }
 
 async fn exchange(socket: &Path, request: &Value) -> anyhow::Result<Value> {
-    let mut stream = UnixStream::connect(socket).await.with_context(|| format!("connecting to {}", socket.display()))?;
+    let mut stream =
+        UnixStream::connect(socket).await.with_context(|| format!("connecting to {}", socket.display()))?;
     stream.write_all(&serde_json::to_vec(request)?).await?;
     let mut received = Vec::new();
     loop {

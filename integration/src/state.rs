@@ -2,9 +2,8 @@
 
 use std::{collections::BTreeSet, fmt, time::Duration};
 
-use anyhow::Context as _;
 use serde_json::{Value, json};
-use vda_store::{EtcdKv, Kv as _, RangeRequest};
+use vda_store::{EtcdConfig, EtcdKv, Kv as _, RangeRequest};
 
 use crate::{Cluster, Role, cluster::Layout, ready::eventually};
 
@@ -28,7 +27,7 @@ fn names<'a>(list: &'a Value, key: &'a str) -> impl Iterator<Item = String> + 'a
 impl Cluster {
     /// All keys under the cluster's prefix, without the prefix.
     pub async fn etcd_keys(&self) -> anyhow::Result<BTreeSet<String>> {
-        let kv = EtcdKv::connect(vec![self.etcd_address()]).await.context("connecting to etcd")?;
+        let kv = EtcdKv::new(EtcdConfig::new(&self.etcd_address()));
         let prefix = format!("{}/", Layout::PREFIX);
         let reply = kv.range(RangeRequest::prefix(prefix.clone())).await?;
         Ok(reply.kvs.into_iter().map(|kv| kv.key.trim_start_matches(&prefix).to_owned()).collect())
@@ -38,7 +37,9 @@ impl Cluster {
     pub async fn target_objects(&self, target: Role) -> anyhow::Result<BTreeSet<String>> {
         let mut objects = BTreeSet::new();
         let subsystems = self.rpc(target, "nvmf_get_subsystems", Value::Null).await?;
-        objects.extend(names(&subsystems, "nqn").filter(|nqn| nqn != DISCOVERY).map(|nqn| format!("subsystem {nqn}")));
+        objects.extend(
+            names(&subsystems, "nqn").filter(|nqn| nqn != DISCOVERY).map(|nqn| format!("subsystem {nqn}")),
+        );
         let lvols = self.rpc(target, "bdev_lvol_get_lvols", Value::Null).await?;
         objects.extend(names(&lvols, "alias").map(|alias| format!("lvol {alias}")));
         let lvstores = self.rpc(target, "bdev_lvol_get_lvstores", Value::Null).await?;
@@ -75,7 +76,9 @@ impl Cluster {
                 matches!(target, Role::DnTarget(_))
                     && (object.starts_with("bdev vda-pd-") || object.starts_with("lvstore vda-pdlvs-"))
             };
-            left.extend(objects.iter().filter(|object| !is_disk(object)).map(|object| format!("{target} {object}")));
+            left.extend(
+                objects.iter().filter(|object| !is_disk(object)).map(|object| format!("{target} {object}")),
+            );
         }
         Ok(Leftovers(left))
     }

@@ -1,0 +1,39 @@
+# Sourced by the other scripts: what they all need.
+# shellcheck shell=bash
+
+root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+
+if [ -t 1 ] && [ -z "${NO_COLOR:-}" ]; then bold=$'\e[1m' plain=$'\e[0m'; else bold='' plain=''; fi
+
+say() { printf '%s\n' "$*"; }
+title() { printf '\n%s==> %s%s\n' "$bold" "$*" "$plain"; }
+die() { printf 'error: %s\n' "$*" >&2; exit 1; }
+
+as_root() {
+  if [ "$(id -u)" = 0 ]; then "$@"
+  elif command -v sudo >/dev/null; then sudo "$@"
+  else die "missing packages need root: run as root or install sudo, or run: $*"
+  fi
+}
+
+# etcd itself, and protoc with Google's .proto files for building the etcd client.
+install_packages() {
+  local missing=()
+  command -v etcd >/dev/null || [ -x /usr/sbin/etcd ] || missing+=(etcd-server)
+  command -v protoc >/dev/null || missing+=(protobuf-compiler)
+  [ -f /usr/include/google/protobuf/descriptor.proto ] || missing+=(libprotobuf-dev)
+  command -v cc >/dev/null || missing+=(gcc libc6-dev)
+  if [ ${#missing[@]} -gt 0 ]; then
+    command -v apt-get >/dev/null || die "not a Debian system: install these yourself: ${missing[*]}"
+    say "installing ${missing[*]}"
+    as_root apt-get update -qq
+    as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "${missing[@]}"
+  fi
+  if ! command -v cargo >/dev/null; then
+    # shellcheck disable=SC1091
+    [ -f "$HOME/.cargo/env" ] && . "$HOME/.cargo/env"
+    command -v cargo >/dev/null || die "no Rust toolchain: see https://rustup.rs"
+  fi
+}
+
+target_dir() { printf '%s' "${CARGO_TARGET_DIR:-$root/target}"; }

@@ -1,0 +1,62 @@
+#!/usr/bin/env bash
+# All checks and tests of the project. Installs what is missing. From a fresh clone about 20 minutes on 2 cores.
+#
+#   VDA_SPDK_TGT=/path/to/spdk_tgt   run the integration tests on real SPDK
+#   VDA_CHAOS_CYCLES=200             the long form of the chaos test
+#   VDA_DENY=1                       install cargo-deny if it is not there (takes minutes), and check licences and advisories
+set -euo pipefail
+. "$(dirname "$0")/setup.sh"
+cd "$root"
+
+summary=()
+started=$SECONDS
+on_exit() {
+  local code=$?
+  title "Summary"
+  [ ${#summary[@]} -eq 0 ] || printf '%s\n' "${summary[@]}"
+  if [ $code = 0 ]; then say "all checks passed in $((SECONDS - started)) s"
+  else say "FAILED: ${step:-start} (after $((SECONDS - started)) s)"
+  fi
+  exit $code
+}
+trap on_exit EXIT
+
+check() { # check NAME COMMAND...: its closing lines go into the summary as well
+  step=$1; shift
+  title "$step"
+  local log from=$SECONDS
+  log=$(mktemp)
+  if ! "$@" 2>&1 | tee "$log"; then
+    summary+=("$step: FAILED"); tail -n 40 "$log" | sed 's/^/    /'; rm -f "$log"; exit 1
+  fi
+  summary+=("$step: ok ($((SECONDS - from)) s)")
+  while read -r line; do summary+=("    $line"); done < <(grep -E '^ *Summary \[|^test result:' "$log" || true)
+  rm -f "$log"
+}
+
+step="packages"
+title "$step"
+install_packages
+rustup component add rustfmt clippy >/dev/null 2>&1 || true
+if [ -n "${VDA_DENY:-}" ] && ! command -v cargo-deny >/dev/null; then cargo install --locked cargo-deny; fi
+
+check "format" cargo fmt --all --check
+check "lints" cargo clippy --workspace --all-targets --locked -- -D warnings
+if command -v cargo-deny >/dev/null; then
+  check "licences and advisories" cargo deny check
+else
+  summary+=("licences and advisories: NOT CHECKED, cargo-deny is not installed (VDA_DENY=1 installs it)")
+fi
+check "programs" cargo build --workspace --bins --locked
+if ! command -v cargo-nextest >/dev/null; then
+  title "cargo-nextest"
+  cargo install --locked cargo-nextest || say "cargo-nextest cannot be installed: using cargo test"
+fi
+if command -v cargo-nextest >/dev/null; then
+  check "tests" cargo nextest run --workspace --locked --profile ci "$@"
+else
+  # Clusters one at a time.
+  check "tests" cargo test --workspace --locked --all-targets -- --test-threads=1
+fi
+check "documentation tests" cargo test --workspace --locked --doc
+check "documentation" env RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --locked
