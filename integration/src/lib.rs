@@ -19,5 +19,5 @@ pub use cluster::{Builder, Cluster};
 pub use host::Host;
 pub use ready::eventually;
 pub use roles::Role;
-pub use state::Leftovers;
+pub use state::{Leftovers, leftovers};
 pub use vdacli::Run;

@@ -1,13 +1,13 @@
 //! What is left: in etcd, and in the data planes.
 
-use std::{collections::BTreeSet, fmt, time::Duration};
+use std::{collections::BTreeSet, fmt, path::Path, time::Duration};
 
 use serde_json::{Value, json};
 use vda_store::{EtcdConfig, EtcdKv, Kv as _, RangeRequest};
 
-use crate::{Cluster, Role, cluster::Layout, ready::eventually};
+use crate::{Cluster, Role, cluster::Layout, ready::eventually, rpc};
 
-/// Things that should not be there: keys of etcd, and bdevs, lvols and subsystems by the name of their target.
+/// Things that should not be there: keys of etcd, and objects of targets.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Leftovers(pub BTreeSet<String>);
 
@@ -20,73 +20,91 @@ impl fmt::Display for Leftovers {
 /// The discovery subsystem is every target's own.
 const DISCOVERY: &str = "nqn.2014-08.org.nvmexpress.discovery";
 
-fn names<'a>(list: &'a Value, key: &'a str) -> impl Iterator<Item = String> + 'a {
-    list.as_array().into_iter().flatten().filter_map(move |item| item[key].as_str().map(str::to_owned))
+/// All keys under `prefix`, without it.
+pub(crate) async fn etcd_keys(endpoints: &str, prefix: &str) -> anyhow::Result<BTreeSet<String>> {
+    let kv = EtcdKv::new(EtcdConfig::new(endpoints));
+    let prefix = format!("{prefix}/");
+    let reply = kv.range(RangeRequest::prefix(prefix.clone())).await?;
+    Ok(reply.kvs.into_iter().map(|kv| kv.key.trim_start_matches(&prefix).to_owned()).collect())
+}
+
+/// Everything in the target at `socket` that was put there, as `kind name`.
+pub(crate) async fn target_objects(socket: &Path) -> anyhow::Result<BTreeSet<String>> {
+    let families = [
+        ("nvmf_get_subsystems", Value::Null, "subsystem", "nqn"),
+        ("bdev_lvol_get_lvols", Value::Null, "lvol", "alias"),
+        ("bdev_lvol_get_lvstores", Value::Null, "lvstore", "name"),
+        ("bdev_get_bdevs", Value::Null, "bdev", "name"),
+        ("bdev_nvme_get_controllers", Value::Null, "controller", "name"),
+        ("bdev_raid_get_bdevs", json!({"category": "all"}), "raid", "name"),
+    ];
+    let mut objects = BTreeSet::new();
+    for (method, params, kind, key) in families {
+        let list = rpc::call(socket, method, params).await?;
+        let names = list.as_array().into_iter().flatten().filter_map(|item| item[key].as_str());
+        objects.extend(names.filter(|name| *name != DISCOVERY).map(|name| format!("{kind} {name}")));
+    }
+    Ok(objects)
+}
+
+/// Monitors that run, and answers kept for repeated requests: both live under a lease.
+fn is_transient(key: &str) -> bool {
+    key.starts_with("req/") || key.starts_with("member/")
+}
+
+/// Keys that nodes and their disks have without any array.
+fn is_of_nodes(key: &str) -> bool {
+    let parts: Vec<&str> = key.split('/').collect();
+    matches!(
+        parts.as_slice(),
+        ["dn" | "cn", _, "spec" | "gen" | "cap"]
+            | ["dn", _, "pd", _]
+            | ["name", "dn" | "cn", _]
+            | ["status", "dn" | "cn", _, "node"]
+    )
+}
+
+/// What a disk has without any array.
+fn is_of_disks(object: &str) -> bool {
+    object.starts_with("bdev vda-pd-") || object.starts_with("lvstore vda-pdlvs-")
+}
+
+/// What is left. With `nodes_stay` that of nodes and disks does not count.
+pub async fn leftovers(
+    endpoints: &str,
+    prefix: &str,
+    targets: impl IntoIterator<Item = impl AsRef<Path>>,
+    nodes_stay: bool,
+) -> anyhow::Result<Leftovers> {
+    let keys = etcd_keys(endpoints, prefix).await?;
+    let counts = |key: &String| !is_transient(key) && !(nodes_stay && is_of_nodes(key));
+    let mut left: BTreeSet<_> =
+        keys.iter().filter(|key| counts(key)).map(|key| format!("etcd {key}")).collect();
+    for socket in targets {
+        let name = socket.as_ref().file_stem().unwrap_or_default().to_string_lossy().into_owned();
+        let objects = target_objects(socket.as_ref()).await?;
+        let counts = |object: &String| !(nodes_stay && is_of_disks(object));
+        left.extend(objects.iter().filter(|object| counts(object)).map(|object| format!("{name} {object}")));
+    }
+    Ok(Leftovers(left))
 }
 
 impl Cluster {
     /// All keys under the cluster's prefix, without the prefix.
     pub async fn etcd_keys(&self) -> anyhow::Result<BTreeSet<String>> {
-        let kv = EtcdKv::new(EtcdConfig::new(&self.etcd_address()));
-        let prefix = format!("{}/", Layout::PREFIX);
-        let reply = kv.range(RangeRequest::prefix(prefix.clone())).await?;
-        Ok(reply.kvs.into_iter().map(|kv| kv.key.trim_start_matches(&prefix).to_owned()).collect())
+        etcd_keys(&self.etcd_address(), Layout::PREFIX).await
     }
 
-    /// Subsystems, lvols and bdevs of one target, as `kind name`.
+    /// Everything that was put into a target, as `kind name`.
     pub async fn target_objects(&self, target: Role) -> anyhow::Result<BTreeSet<String>> {
-        let mut objects = BTreeSet::new();
-        let subsystems = self.rpc(target, "nvmf_get_subsystems", Value::Null).await?;
-        objects.extend(
-            names(&subsystems, "nqn").filter(|nqn| nqn != DISCOVERY).map(|nqn| format!("subsystem {nqn}")),
-        );
-        let lvols = self.rpc(target, "bdev_lvol_get_lvols", Value::Null).await?;
-        objects.extend(names(&lvols, "alias").map(|alias| format!("lvol {alias}")));
-        let lvstores = self.rpc(target, "bdev_lvol_get_lvstores", Value::Null).await?;
-        objects.extend(names(&lvstores, "name").map(|name| format!("lvstore {name}")));
-        let bdevs = self.rpc(target, "bdev_get_bdevs", Value::Null).await?;
-        objects.extend(names(&bdevs, "name").map(|name| format!("bdev {name}")));
-        let controllers = self.rpc(target, "bdev_nvme_get_controllers", Value::Null).await?;
-        objects.extend(names(&controllers, "name").map(|name| format!("controller {name}")));
-        let raids = self.rpc(target, "bdev_raid_get_bdevs", json!({"category": "all"})).await?;
-        objects.extend(names(&raids, "name").map(|name| format!("raid {name}")));
-        Ok(objects)
+        target_objects(&self.layout.socket(target)).await
     }
 
-    /// Everything of disk arrays: with the nodes and their disks still there, what remains of arrays in etcd and in the targets.
-    pub async fn leftovers(&self) -> anyhow::Result<Leftovers> {
-        let of_nodes = |key: &String| {
-            let mut parts = key.split('/');
-            match (parts.next(), parts.next(), parts.next(), parts.next()) {
-                (Some("dn" | "cn"), Some(_), Some("spec" | "gen" | "cap"), None)
-                | (Some("dn"), Some(_), Some("pd"), Some(_))
-                | (Some("name"), Some("dn" | "cn"), Some(_), None)
-                | (Some("status"), Some("dn" | "cn"), Some(_), Some("node"))
-                // Answers to repeated requests live under a lease, members under theirs.
-                | (Some("req" | "member"), ..) => true,
-                _ => false,
-            }
-        };
-        let keys = self.etcd_keys().await?;
-        let mut left: BTreeSet<_> =
-            keys.iter().filter(|key| !of_nodes(key)).map(|key| format!("etcd {key}")).collect();
-        for target in self.targets() {
-            let objects = self.target_objects(target).await?;
-            let is_disk = |object: &String| {
-                matches!(target, Role::DnTarget(_))
-                    && (object.starts_with("bdev vda-pd-") || object.starts_with("lvstore vda-pdlvs-"))
-            };
-            left.extend(
-                objects.iter().filter(|object| !is_disk(object)).map(|object| format!("{target} {object}")),
-            );
-        }
-        Ok(Leftovers(left))
-    }
-
-    /// Waits until no array has left a trace; the error lists what remains.
-    pub async fn nothing_left(&self, limit: Duration) -> anyhow::Result<()> {
+    /// Waits until no array has left a trace; the error lists what remains. With `nodes_stay` nodes and disks may be there.
+    pub async fn nothing_left(&self, nodes_stay: bool, limit: Duration) -> anyhow::Result<()> {
+        let sockets: Vec<_> = self.targets().into_iter().map(|target| self.layout.socket(target)).collect();
         eventually("nothing is left", limit, || async {
-            let left = self.leftovers().await?;
+            let left = leftovers(&self.etcd_address(), Layout::PREFIX, &sockets, nodes_stay).await?;
             anyhow::ensure!(left.0.is_empty(), "left:\n{left}");
             Ok(())
         })

@@ -106,6 +106,7 @@ pub(crate) fn pd() -> Pd {
             total_bytes: 252 << 20,
             free_bytes: 180 << 20,
             observed_revision: 13,
+            gone: false,
         }),
     }
 }
@@ -191,6 +192,7 @@ pub(crate) fn exp() -> Exp {
         exp_id: "00000000000000f1".into(),
         status: Some(status(Condition::Ready)),
         ana_state: "optimized".into(),
+        gone: false,
     };
     Exp {
         spec: Some(exp_record()),
