@@ -1,6 +1,8 @@
 //! Every call against the list of SPDK's methods with their parameters (`schema.json`: name, type, `?` when optional): the same
 //! names, nothing missing, nothing more, the same ones required, every word of every closed set.
 
+#![allow(clippy::unwrap_used)]
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::{Map, Value, json};

@@ -1,0 +1,66 @@
+//! Requests recorded from SPDK, replayed: every field of every answer has to be the same.
+//!
+//! Runs against `vda_dataplane`, or with `VDA_SPDK_TGT=/path/to/spdk_tgt` against SPDK itself. What the data plane answers
+//! otherwise is listed, with the reason, in `docs/spdk-compatibility.md`, and that table is read here: a difference that is not in
+//! it fails, and so does a row that no longer happens. SPDK itself gets no exceptions.
+//!
+//! A scenario is a file of lines, see `conformance/scenario.rs`.
+
+#![allow(clippy::unwrap_used)]
+
+#[path = "conformance/compare.rs"]
+mod compare;
+#[path = "conformance/exceptions.rs"]
+mod exceptions;
+#[path = "conformance/scenario.rs"]
+mod scenario;
+#[path = "conformance/target.rs"]
+mod target;
+
+/// The JSON-RPC rules: framing, batches, notifications, malformed requests.
+#[test]
+fn protocol() {
+    scenario::run("protocol", include_str!("conformance/protocol.jsonl"));
+}
+
+/// What a disk node needs: malloc and aio bdevs, lvstores, lvols, a subsystem; with every refusal.
+#[test]
+fn disk_node() {
+    scenario::run("disk_node", include_str!("conformance/disk_node.jsonl"));
+}
+
+/// Start-up options, and an lvstore that is found again after the target was killed, when it is asked to examine.
+#[test]
+fn examine() {
+    scenario::run("examine", include_str!("conformance/examine.jsonl"));
+}
+
+/// What a controller node needs: attaching to two disk nodes, raid1, lvstore, export.
+#[test]
+fn controller_node() {
+    scenario::run("controller_node", include_str!("conformance/controller_node.jsonl"));
+}
+
+/// raid: refusals, missing and removed members.
+#[test]
+fn raid() {
+    scenario::run("raid", include_str!("conformance/raid.jsonl"));
+}
+
+/// A raid1 follows its members when they grow, and the lvstore and lvol on it can be grown.
+#[test]
+fn grow_raid1() {
+    scenario::run("grow_raid1", include_str!("conformance/grow_raid1.jsonl"));
+}
+
+/// A raid0 follows its members when they grow.
+#[test]
+fn grow_raid0() {
+    scenario::run("grow_raid0", include_str!("conformance/grow_raid0.jsonl"));
+}
+
+/// A concat keeps its size when its members grow.
+#[test]
+fn grow_concat() {
+    scenario::run("grow_concat", include_str!("conformance/grow_concat.jsonl"));
+}

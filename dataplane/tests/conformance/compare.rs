@@ -1,0 +1,146 @@
+//! Placeholders, and the comparison of an answer with what was recorded.
+
+use std::collections::BTreeMap;
+use std::net::TcpListener;
+use std::path::Path;
+
+use serde_json::{Map, Value};
+
+/// What placeholders stand for.
+///
+/// `${dir}`: the scenario's directory. `${port:NAME}`: a free TCP port. `${uuid:NAME}`: in an answer, any UUID the first time and the
+/// same one from then on. `${number}`, `${string}`, `${any}`: in an answer, anything of that kind.
+pub(crate) struct Bindings {
+    dir: String,
+    ports: BTreeMap<String, u16>,
+    uuids: BTreeMap<String, String>,
+}
+
+/// Something that is not as recorded.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Difference {
+    /// Like `result[].driver_specific.uring`.
+    pub(crate) path: String,
+    pub(crate) expected: Option<Value>,
+    pub(crate) got: Option<Value>,
+}
+
+impl Bindings {
+    pub(crate) fn new(dir: &Path) -> Self {
+        Self { dir: dir.to_str().unwrap().to_owned(), ports: BTreeMap::new(), uuids: BTreeMap::new() }
+    }
+
+    /// A request's value, with its placeholders filled in.
+    pub(crate) fn fill(&mut self, value: &Value) -> Value {
+        match value {
+            Value::String(text) => Value::String(self.fill_text(text)),
+            Value::Array(items) => items.iter().map(|item| self.fill(item)).collect(),
+            Value::Object(fields) => {
+                fields.iter().map(|(name, field)| (name.clone(), self.fill(field))).collect()
+            }
+            other => other.clone(),
+        }
+    }
+
+    pub(crate) fn fill_text(&mut self, text: &str) -> String {
+        let mut out = String::new();
+        let mut rest = text;
+        while let Some(start) = rest.find("${") {
+            let end = start + rest[start..].find('}').unwrap();
+            out += &rest[..start];
+            out += &self.lookup(&rest[start + 2..end]);
+            rest = &rest[end + 1..];
+        }
+        out + rest
+    }
+
+    fn lookup(&mut self, name: &str) -> String {
+        match name.split_once(':') {
+            None if name == "dir" => self.dir.clone(),
+            Some(("port", port)) => self.ports.entry(port.to_owned()).or_insert_with(free_port).to_string(),
+            Some(("uuid", uuid)) => self
+                .uuids
+                .get(uuid)
+                .unwrap_or_else(|| panic!("{name} is used before an answer had it"))
+                .clone(),
+            _ => panic!("unknown placeholder {name:?}"),
+        }
+    }
+
+    /// Every difference between an answer and what was recorded.
+    pub(crate) fn compare(&mut self, path: &str, expected: &Value, got: &Value, out: &mut Vec<Difference>) {
+        match (expected, got) {
+            (Value::Object(expected), Value::Object(got)) => self.compare_fields(path, expected, got, out),
+            (Value::Array(expected), Value::Array(got)) => self.compare_items(path, expected, got, out),
+            _ if self.is_same(expected, got) => {}
+            _ => out.push(Difference {
+                path: path.to_owned(),
+                expected: Some(expected.clone()),
+                got: Some(got.clone()),
+            }),
+        }
+    }
+
+    fn compare_fields(
+        &mut self,
+        path: &str,
+        expected: &Map<String, Value>,
+        got: &Map<String, Value>,
+        out: &mut Vec<Difference>,
+    ) {
+        for (name, field) in expected {
+            let path = format!("{path}.{name}");
+            match got.get(name) {
+                Some(got) => self.compare(&path, field, got, out),
+                None => out.push(Difference { path, expected: Some(field.clone()), got: None }),
+            }
+        }
+        for (name, field) in got.iter().filter(|(name, _)| !expected.contains_key(*name)) {
+            out.push(Difference { path: format!("{path}.{name}"), expected: None, got: Some(field.clone()) });
+        }
+    }
+
+    fn compare_items(&mut self, path: &str, expected: &[Value], got: &[Value], out: &mut Vec<Difference>) {
+        let path = format!("{path}[]");
+        for at in 0..expected.len().max(got.len()) {
+            match (expected.get(at), got.get(at)) {
+                (Some(expected), Some(got)) => self.compare(&path, expected, got, out),
+                (expected, got) => {
+                    out.push(Difference {
+                        path: path.clone(),
+                        expected: expected.cloned(),
+                        got: got.cloned(),
+                    });
+                }
+            }
+        }
+    }
+
+    fn is_same(&mut self, expected: &Value, got: &Value) -> bool {
+        let Some(text) = expected.as_str() else { return expected == got };
+        match text {
+            "${any}" => return true,
+            "${number}" => return got.is_number(),
+            "${string}" => return got.is_string(),
+            _ => {}
+        }
+        if let (Some(name), Some(got)) = (unbound_uuid(text, &self.uuids), got.as_str()) {
+            let is_uuid = got.len() == 36 && uuid::Uuid::try_parse(got).is_ok();
+            if is_uuid {
+                self.uuids.insert(name.to_owned(), got.to_owned());
+            }
+            return is_uuid;
+        }
+        got.as_str().is_some_and(|got| self.fill_text(text) == got)
+    }
+}
+
+fn unbound_uuid<'a>(text: &'a str, bound: &BTreeMap<String, String>) -> Option<&'a str> {
+    let name = text.strip_prefix("${uuid:")?.strip_suffix('}')?;
+    (!bound.contains_key(name)).then_some(name)
+}
+
+/// A port that was free a moment ago. SPDK takes no port 0.
+fn free_port() -> u16 {
+    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+}

@@ -1,0 +1,172 @@
+//! Scenarios: lines of JSON, executed in order.
+//!
+//! - `{"file": NAME, "size": BYTES}`: a sparse file `${dir}/NAME`.
+//! - `{"start": TARGET}`: starts a target, in its start-up phase. `{"kill": TARGET}`: SIGKILL.
+//! - `{"on": TARGET, "call": METHOD, "params": {}, "result" or "error": ...}`: a call, with the recorded answer. With `"until": true` it
+//!   is repeated until the answer is that one.
+//! - `{"on": TARGET, "send": TEXT, "answers": [...]}`: raw bytes on a connection of their own, with the values answered; `"any_order"`
+//!   when they may come in any. `"closes": true`: the target closes the connection instead.
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::time::{Duration, Instant};
+
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use super::compare::{Bindings, Difference};
+use super::exceptions::Exceptions;
+use super::target::{Connection, Target};
+
+/// How long `until` repeats a call.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+#[derive(Debug, Deserialize)]
+#[serde(untagged, deny_unknown_fields)]
+enum Step {
+    File { file: String, size: u64 },
+    Start { start: String },
+    Kill { kill: String },
+    Call(Call),
+    Send(Send),
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Call {
+    on: String,
+    call: String,
+    params: Option<Value>,
+    result: Option<Value>,
+    error: Option<Value>,
+    #[serde(default)]
+    until: bool,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Send {
+    on: String,
+    send: String,
+    #[serde(default)]
+    answers: Vec<Value>,
+    #[serde(default)]
+    any_order: bool,
+    #[serde(default)]
+    closes: bool,
+}
+
+struct Run {
+    dir: tempfile::TempDir,
+    bindings: Bindings,
+    targets: BTreeMap<String, Target>,
+    exceptions: Exceptions,
+    failures: Vec<String>,
+}
+
+/// Runs a scenario to its end, then fails with everything that was not as recorded.
+pub(crate) fn run(name: &str, lines: &str) {
+    let dir = tempfile::tempdir().unwrap();
+    let bindings = Bindings::new(dir.path());
+    let exceptions = if Target::is_spdk() { Exceptions::none() } else { Exceptions::of(name) };
+    let mut run = Run { dir, bindings, targets: BTreeMap::new(), exceptions, failures: Vec::new() };
+    for (at, line) in lines.lines().enumerate() {
+        let step: Step =
+            serde_json::from_str(line).unwrap_or_else(|e| panic!("{name}:{}: {e}: {line}", at + 1));
+        run.step(at + 1, step);
+    }
+    for unused in run.exceptions.unused() {
+        run.failures
+            .push(format!("docs/spdk-compatibility.md lists a difference that does not happen: {unused}"));
+    }
+    assert!(
+        run.failures.is_empty(),
+        "{} differences in {name}:\n{}",
+        run.failures.len(),
+        run.failures.join("\n")
+    );
+}
+
+impl Run {
+    fn step(&mut self, line: usize, step: Step) {
+        match step {
+            Step::File { file, size } => {
+                File::create(self.dir.path().join(file)).unwrap().set_len(size).unwrap()
+            }
+            Step::Start { start } => {
+                let target = Target::start(self.dir.path(), &start);
+                self.targets.insert(start, target);
+            }
+            Step::Kill { kill } => drop(self.targets.remove(&kill).unwrap()),
+            Step::Call(call) => self.call(line, &call),
+            Step::Send(send) => self.send(line, &send),
+        }
+    }
+
+    fn call(&mut self, line: usize, call: &Call) {
+        let mut request = json!({"jsonrpc": "2.0", "id": line, "method": call.call});
+        if let Some(params) = &call.params {
+            request["params"] = self.bindings.fill(params);
+        }
+        let expected = match (&call.result, &call.error) {
+            (Some(result), None) => json!({"jsonrpc": "2.0", "id": line, "result": result}),
+            (None, Some(error)) => json!({"jsonrpc": "2.0", "id": line, "error": error}),
+            _ => panic!("line {line}: neither result nor error, or both"),
+        };
+        let started = Instant::now();
+        let differences = loop {
+            let got = self.targets.get_mut(&call.on).unwrap().exchange(&request);
+            let differences = self.differences(&call.call, &expected, &got);
+            if differences.is_empty() || !call.until || started.elapsed() > PATIENCE {
+                break differences;
+            }
+            // Nothing announces it.
+            #[allow(clippy::disallowed_methods)]
+            std::thread::sleep(Duration::from_millis(50));
+        };
+        let report = |d: &Difference| self.failures.push(describe(line, &call.on, &call.call, d));
+        differences.iter().for_each(report);
+    }
+
+    fn differences(&mut self, method: &str, expected: &Value, got: &Value) -> Vec<Difference> {
+        let mut differences = Vec::new();
+        self.bindings.compare("", expected, got, &mut differences);
+        for difference in &mut differences {
+            difference.path = difference.path.trim_start_matches('.').to_owned();
+        }
+        differences.retain(|difference| !self.exceptions.allow(method, difference));
+        differences
+    }
+
+    fn send(&mut self, line: usize, send: &Send) {
+        let mut connection: Connection = self.targets[&send.on].connect();
+        connection.send(&send.send);
+        if send.closes {
+            if let Some(value) = connection.receive() {
+                self.failures.push(format!("line {line}: an answer to {}: {value}", send.send));
+            }
+            return;
+        }
+        let mut answers: Vec<Value> = send.answers.iter().map_while(|_| connection.receive()).collect();
+        let mut expected = send.answers.clone();
+        if send.any_order {
+            sort_by_id(&mut answers);
+            sort_by_id(&mut expected);
+        }
+        let differences = self.differences("(raw)", &expected.into(), &answers.into());
+        let report = |d: &Difference| self.failures.push(describe(line, &send.on, &send.send, d));
+        differences.iter().for_each(report);
+    }
+}
+
+/// Sorts answers, and those inside a batch.
+fn sort_by_id(answers: &mut [Value]) {
+    answers.iter_mut().filter_map(Value::as_array_mut).for_each(|batch| sort_by_id(batch));
+    answers.sort_by_key(|answer| answer["id"].as_u64());
+}
+
+fn describe(line: usize, target: &str, what: &str, difference: &Difference) -> String {
+    let show = |value: &Option<Value>| value.as_ref().map_or_else(|| "nothing".to_owned(), Value::to_string);
+    let (expected, got) = (show(&difference.expected), show(&difference.got));
+    format!("line {line} {target} {what}: {}: expected {expected}, got {got}", difference.path)
+}

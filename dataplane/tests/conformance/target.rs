@@ -1,0 +1,127 @@
+//! A target process and connections to it.
+
+use std::fs::File;
+use std::io::{Read, Write};
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+use vda_spdk::framing::Framer;
+
+/// How long a target may take to start, or to answer.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// A running target. Dropping it kills it.
+pub(crate) struct Target {
+    child: Child,
+    socket: PathBuf,
+    log: PathBuf,
+    connection: Option<Connection>,
+}
+
+impl Target {
+    /// Whether it is SPDK's.
+    pub(crate) fn is_spdk() -> bool {
+        std::env::var_os("VDA_SPDK_TGT").is_some()
+    }
+
+    pub(crate) fn start(dir: &Path, name: &str) -> Self {
+        let socket = dir.join(format!("{name}.sock"));
+        let log = dir.join(format!("{name}.log"));
+        let stderr = File::options().create(true).append(true).open(&log).unwrap();
+        let mut command = match std::env::var_os("VDA_SPDK_TGT") {
+            Some(path) => {
+                let mut command = Command::new(path);
+                // Several of them share the first core.
+                command.arg("--disable-cpumask-locks");
+                command
+            }
+            None => Command::new(env!("CARGO_BIN_EXE_vda_dataplane")),
+        };
+        command.args(["--no-huge", "-s", "1024", "--no-pci", "--wait-for-rpc", "-r"]).arg(&socket);
+        let stdout = stderr.try_clone().unwrap();
+        let child = command.stdin(Stdio::null()).stdout(stdout).stderr(stderr).spawn().unwrap();
+        let mut target = Self { child, socket, log, connection: None };
+        target.connection = Some(target.wait_ready());
+        target
+    }
+
+    /// Connected, as soon as that is possible.
+    fn wait_ready(&mut self) -> Connection {
+        let started = Instant::now();
+        loop {
+            if let Ok(stream) = UnixStream::connect(&self.socket) {
+                return Connection::new(stream);
+            }
+            let ended = self.child.try_wait().unwrap();
+            if ended.is_some() || started.elapsed() > PATIENCE {
+                panic!("the target does not listen ({ended:?}):\n{}", self.log());
+            }
+            // Nothing announces it.
+            #[allow(clippy::disallowed_methods)]
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    }
+
+    /// A connection of its own.
+    pub(crate) fn connect(&self) -> Connection {
+        Connection::new(UnixStream::connect(&self.socket).unwrap())
+    }
+
+    /// Sends a request and waits for its answer.
+    pub(crate) fn exchange(&mut self, request: &Value) -> Value {
+        let connection = self.connection.as_mut().unwrap();
+        connection.send(&request.to_string());
+        let answer = connection.receive();
+        answer.unwrap_or_else(|| panic!("no answer to {request}; the target's log:\n{}", self.log()))
+    }
+
+    fn log(&self) -> String {
+        std::fs::read_to_string(&self.log).unwrap_or_default()
+    }
+}
+
+impl Drop for Target {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        if std::thread::panicking() {
+            eprintln!("log of {}:\n{}", self.socket.display(), self.log());
+        }
+    }
+}
+
+/// A connection to a target.
+pub(crate) struct Connection {
+    stream: UnixStream,
+    framer: Framer,
+}
+
+impl Connection {
+    fn new(stream: UnixStream) -> Self {
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        Self { stream, framer: Framer::new(64 << 20) }
+    }
+
+    pub(crate) fn send(&mut self, text: &str) {
+        self.stream.write_all(text.as_bytes()).unwrap();
+    }
+
+    /// The next value, `None` when the target has closed the connection or stays silent.
+    pub(crate) fn receive(&mut self) -> Option<Value> {
+        let mut chunk = [0; 16 * 1024];
+        loop {
+            if let Some(value) = self.framer.next_value().unwrap() {
+                return Some(serde_json::from_slice(value).unwrap());
+            }
+            match self.stream.read(&mut chunk) {
+                Ok(0) => return None,
+                Ok(received) => self.framer.buffer().extend_from_slice(&chunk[..received]),
+                Err(error) if error.kind() == std::io::ErrorKind::ConnectionReset => return None,
+                Err(error) => panic!("no answer within {PATIENCE:?}: {error}"),
+            }
+        }
+    }
+}
