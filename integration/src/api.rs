@@ -79,7 +79,7 @@ impl Cluster {
             location: format!("rack{dn}"),
             ..Default::default()
         };
-        self.portal(0).await?.create_dn(request).await?;
+        self.portal(0)?.create_dn(request).await?;
         Ok(())
     }
 
@@ -92,7 +92,7 @@ impl Cluster {
             backend: Some(PdBackend { kind: Some(pd_backend::Kind::Aio(FileBackend { filename })) }),
             ..Default::default()
         };
-        self.portal(0).await?.create_pd(request).await?;
+        self.portal(0)?.create_pd(request).await?;
         Ok(())
     }
 
@@ -103,7 +103,7 @@ impl Cluster {
             listener: Some(listener(&self.cn_listener(cn))?),
             ..Default::default()
         };
-        self.portal(0).await?.create_cn(request).await?;
+        self.portal(0)?.create_cn(request).await?;
         Ok(())
     }
 
@@ -121,7 +121,7 @@ impl Cluster {
         let resource = Some(ResourceRef { kind: kind.into(), name: name.to_owned() });
         let request = WatchRequest { resource, until: until.into(), min_revision: 0, id };
         let mut last = String::from("nothing observed");
-        let follow = follow(self.portal(0).await?, request, &mut last);
+        let follow = follow(self.portal(0)?, request, &mut last);
         match timeout(SETTLE, follow).await {
             Ok(result) => result.with_context(|| format!("{kind:?} {name}")),
             Err(_) => bail!("{kind:?} {name} is not {until:?} after {SETTLE:?}: {last}"),

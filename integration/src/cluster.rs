@@ -8,7 +8,7 @@ use std::{
     time::Duration,
 };
 
-use anyhow::Context as _;
+use anyhow::{Context as _, bail};
 use serde_json::Value;
 use tempfile::TempDir;
 use tokio::net::{TcpStream, UnixStream};
@@ -73,7 +73,7 @@ impl Builder {
     pub fn prepare(self) -> anyhow::Result<Cluster> {
         let layout = Layout::new(self)?;
         let reaper = Arc::new(Reaper::start()?);
-        Ok(Cluster { layout, processes: BTreeMap::new(), reaper })
+        Ok(Cluster { layout, processes: BTreeMap::new(), reaper, ended: false })
     }
 
     /// All processes run and answer. Nodes are known to nobody yet: see [`Cluster::add_nodes`].
@@ -148,12 +148,14 @@ impl Layout {
     }
 }
 
-/// Running processes; all end when it is dropped, and if that is because of a panic the ends of their logs are shown.
+/// Running processes. All end when it is dropped; unless it was ended with [`Cluster::end`] something has gone wrong, and the ends of
+/// their logs are shown.
 #[derive(Debug)]
 pub struct Cluster {
     pub(crate) layout: Layout,
     processes: BTreeMap<Role, Process>,
     reaper: Arc<Reaper>,
+    ended: bool,
 }
 
 impl Cluster {
@@ -210,6 +212,37 @@ impl Cluster {
         self.start(role).await
     }
 
+    /// The end of a test in which all went well: no process has ended or panicked, and each ends when it is asked to.
+    pub async fn end(mut self) -> anyhow::Result<()> {
+        for (role, process) in &mut self.processes {
+            if let Some(status) = process.ended() {
+                bail!("{role} has ended with {status}");
+            }
+        }
+        for role in self.roles().into_iter().rev() {
+            match role {
+                // It reports the signal as its end.
+                Role::Etcd => self.kill(role).await?,
+                _ => self.stop(role).await?,
+            }
+            let log = self.log(role);
+            if let Some(line) = log.lines().find(|line| line.contains("panicked at")) {
+                bail!("{role}: {line}");
+            }
+        }
+        self.ended = true;
+        Ok(())
+    }
+
+    /// An end for those who do not care how it ends.
+    pub async fn kill_all(mut self) -> anyhow::Result<()> {
+        for role in self.roles() {
+            self.kill(role).await?;
+        }
+        self.ended = true;
+        Ok(())
+    }
+
     /// SIGSTOP (`true`) or SIGCONT.
     pub fn freeze(&self, role: Role, frozen: bool) {
         if let Some(process) = self.processes.get(&role) {
@@ -241,14 +274,14 @@ impl Cluster {
         .await;
         match answer {
             Ok(Ok(())) => Ok(()),
-            Ok(Err(status)) => anyhow::bail!("{role} ended at once with {status}:\n{}", tail(&log, 30)),
+            Ok(Err(status)) => bail!("{role} ended at once with {status}:\n{}", tail(&log, 30)),
             Err(why) => Err(why.context(format!("end of {}:\n{}", log.display(), tail(&log, 30)))),
         }
     }
 
-    /// A client of portal `n`.
-    pub async fn portal(&self, n: usize) -> anyhow::Result<PortalClient<Channel>> {
-        connect(&self.portal_address(n)).await
+    /// A client of portal `n`; it connects when it is used, and again when the portal was restarted.
+    pub fn portal(&self, n: usize) -> anyhow::Result<PortalClient<Channel>> {
+        connect(&self.portal_address(n))
     }
 
     /// Address of portal `n`.
@@ -311,7 +344,7 @@ async fn probe(layout: &Layout, role: Role) -> anyhow::Result<()> {
         Role::Etcd => drop(TcpStream::connect(layout.etcd.address()).await?),
         Role::Portal(n) => {
             // Answers only when etcd does.
-            let mut portal = connect(&layout.portals[n].address()).await?;
+            let mut portal = connect(&layout.portals[n].address())?;
             portal.get_cluster_summary(GetClusterSummaryRequest {}).await?;
         }
         // Serves nobody; that it works shows in what it does.
@@ -323,14 +356,14 @@ async fn probe(layout: &Layout, role: Role) -> anyhow::Result<()> {
     Ok(())
 }
 
-async fn connect(address: &str) -> anyhow::Result<PortalClient<Channel>> {
-    let channel = Endpoint::from_shared(format!("http://{address}"))?.connect().await?;
+fn connect(address: &str) -> anyhow::Result<PortalClient<Channel>> {
+    let channel = Endpoint::from_shared(format!("http://{address}"))?.connect_lazy();
     Ok(PortalClient::new(channel).max_decoding_message_size(256 << 20))
 }
 
 impl Drop for Cluster {
     fn drop(&mut self) {
-        if !std::thread::panicking() && std::env::var_os("VDA_KEEP").is_none() {
+        if self.ended && std::env::var_os("VDA_KEEP").is_none() {
             return;
         }
         for role in self.roles() {

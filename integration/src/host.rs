@@ -21,6 +21,22 @@ impl Host {
         Self { nqn: nqn.to_owned(), subsystem: subsystem.to_owned(), paths: paths.to_vec() }
     }
 
+    /// Another host that tries the same.
+    #[must_use]
+    pub fn with_nqn(self, nqn: &str) -> Self {
+        Self { nqn: nqn.to_owned(), ..self }
+    }
+
+    /// Writes all of the first `mib` MiB with data that `seed` determines.
+    pub async fn fill(&self, seed: u64, mib: u64) -> anyhow::Result<()> {
+        self.ok("write", &format!("--offset 0 --length {mib}MiB --seed {seed}")).await.map(drop)
+    }
+
+    /// Reads them and compares with what [`Self::fill`] wrote with that seed.
+    pub async fn check(&self, seed: u64, mib: u64) -> anyhow::Result<()> {
+        self.ok("verify", &format!("--offset 0 --length {mib}MiB --seed {seed}")).await.map(drop)
+    }
+
     /// `vda_host VERB` with more arguments.
     pub async fn run(&self, verb: &str, more: &str) -> anyhow::Result<Run> {
         let mut command = self.command(verb, more)?;

@@ -77,7 +77,7 @@ pub async fn leftovers(
     nodes_stay: bool,
 ) -> anyhow::Result<Leftovers> {
     let keys = etcd_keys(endpoints, prefix).await?;
-    let counts = |key: &String| !is_transient(key) && !(nodes_stay && is_of_nodes(key));
+    let counts = |key: &String| !(is_transient(key) || nodes_stay && is_of_nodes(key));
     let mut left: BTreeSet<_> =
         keys.iter().filter(|key| counts(key)).map(|key| format!("etcd {key}")).collect();
     for socket in targets {

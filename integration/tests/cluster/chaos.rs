@@ -1,0 +1,143 @@
+//! Processes are killed at random points while arrays come and go: at the end what is wanted is there, and nothing else.
+//!
+//! `VDA_CHAOS_CYCLES=200` runs the long form, `VDA_CHAOS_SEED=n` repeats a run.
+
+use std::{env, future::Future, time::Duration};
+
+use rand::{Rng, RngExt as _, SeedableRng as _, rngs::StdRng};
+use tokio::time::{Instant, sleep};
+use tonic::{Code, Response, Status};
+use vda_integration::{Cluster, Role, da_request, exp_request};
+use vda_proto::v1::{DeleteDaRequest, DeleteExpRequest, resource_ref::Kind};
+
+use crate::{CLEAN_UP, HOST};
+
+/// How long a client goes on repeating a request while processes come back.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// Repeats a request that may or may not have been carried out: its request id makes that safe.
+async fn persist<T, F, Fut>(what: &str, mut call: F) -> anyhow::Result<T>
+where
+    F: FnMut() -> Fut,
+    Fut: Future<Output = Result<Response<T>, Status>>,
+{
+    let end = Instant::now() + PATIENCE;
+    loop {
+        match call().await {
+            Ok(answer) => return Ok(answer.into_inner()),
+            Err(status)
+                if Instant::now() < end
+                    && matches!(status.code(), Code::Unavailable | Code::Unknown | Code::Cancelled) =>
+            {
+                sleep(Duration::from_millis(20)).await;
+            }
+            Err(status) => anyhow::bail!("{what}: {status}"),
+        }
+    }
+}
+
+fn victim(rng: &mut impl Rng) -> Role {
+    let n = rng.random_range(0..2);
+    match rng.random_range(0..6) {
+        0 => Role::Portal(0),
+        1 => Role::Monitor(0),
+        2 => Role::DnTarget(n),
+        3 => Role::DnAgent(n),
+        4 => Role::CnTarget(n),
+        _ => Role::CnAgent(n),
+    }
+}
+
+/// An array's life, from the side of a client that does not give up.
+async fn live(
+    cluster_portal: vda_proto::v1::portal_client::PortalClient<tonic::transport::Channel>,
+    name: String,
+    shape: (u64, u32, u32),
+    export: bool,
+    delete: bool,
+) -> anyhow::Result<()> {
+    let portal = || cluster_portal.clone();
+    let request = da_request(&name, shape.0, shape.1, shape.2);
+    persist("create_da", || {
+        let (mut p, r) = (portal(), request.clone());
+        async move { p.create_da(r).await }
+    })
+    .await?;
+    if export {
+        let request = exp_request(&name, "exp0", HOST);
+        persist("create_exp", || {
+            let (mut p, r) = (portal(), request.clone());
+            async move { p.create_exp(r).await }
+        })
+        .await?;
+    }
+    if !delete {
+        return Ok(());
+    }
+    let id = || uuid::Uuid::new_v4().to_string();
+    if export {
+        let request = DeleteExpRequest {
+            request_id: id(),
+            da_name: name.clone(),
+            exp_name: "exp0".into(),
+            revision: 0,
+        };
+        persist("delete_exp", || {
+            let (mut p, r) = (portal(), request.clone());
+            async move { p.delete_exp(r).await }
+        })
+        .await?;
+    }
+    let request = DeleteDaRequest { request_id: id(), da_name: name, revision: 0 };
+    persist("delete_da", || {
+        let (mut p, r) = (portal(), request.clone());
+        async move { p.delete_da(r).await }
+    })
+    .await?;
+    Ok(())
+}
+
+#[tokio::test]
+async fn kill_9_at_random_points_leaves_exactly_what_is_wanted() -> anyhow::Result<()> {
+    let number = |name: &str| env::var(name).ok().and_then(|value| value.parse::<u64>().ok());
+    let cycles = number("VDA_CHAOS_CYCLES").unwrap_or(12);
+    let seed = number("VDA_CHAOS_SEED").unwrap_or_else(rand::random);
+    eprintln!("VDA_CHAOS_SEED={seed} VDA_CHAOS_CYCLES={cycles}");
+    let mut rng = StdRng::seed_from_u64(seed);
+    let mut cluster = Cluster::builder().start().await?;
+    cluster.add_nodes().await?;
+    let mut kept = Vec::new();
+    for cycle in 0..cycles {
+        let name = format!("da{cycle}");
+        let shape = (4 * rng.random_range(1..=4), rng.random_range(1..=2), rng.random_range(1..=2));
+        let (export, keep) = (rng.random_bool(0.5), kept.len() < 3 && rng.random_bool(0.3));
+        let life = tokio::spawn(live(cluster.portal(0)?, name.clone(), shape, export, !keep));
+        for _ in 0..rng.random_range(1..=2) {
+            // Not a wait for anything: the point in time is the random choice.
+            sleep(Duration::from_micros(rng.random_range(0..150_000))).await;
+            let role = victim(&mut rng);
+            eprintln!("cycle {cycle}: {name} {shape:?}, kill -9 {role}");
+            cluster.kill(role).await?;
+            sleep(Duration::from_micros(rng.random_range(0..50_000))).await;
+            cluster.start(role).await?;
+        }
+        life.await??;
+        if keep {
+            kept.push((name, export));
+        }
+    }
+    for (name, export) in &kept {
+        cluster.ready(Kind::Da, name).await?;
+        if *export {
+            cluster.ready(Kind::Exp, &format!("{name}/exp0")).await?;
+        }
+    }
+    for (name, export) in &kept {
+        if *export {
+            cluster.vdacli_ok(&format!("exp delete {name} exp0 --wait=60s")).await?;
+        }
+        cluster.vdacli_ok(&format!("da delete {name} --wait=60s")).await?;
+    }
+    cluster.nothing_left(true, CLEAN_UP).await?;
+    cluster.end().await
+}
