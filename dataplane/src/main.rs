@@ -2,6 +2,7 @@
 
 use std::io;
 use std::path::PathBuf;
+use std::process::ExitCode;
 
 use clap::{Parser, ValueEnum};
 use tracing_subscriber::filter::LevelFilter;
@@ -63,8 +64,17 @@ enum LogFormat {
     Json,
 }
 
-fn main() -> anyhow::Result<()> {
-    let args = Args::parse();
+fn main() -> ExitCode {
+    match run(Args::parse()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            tracing::error!("{error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(args: Args) -> anyhow::Result<()> {
     let log = start_log(args.log_format, args.log_level);
     if args.cpumask.is_some() || args.mem_size.is_some() || args.no_huge || args.no_pci {
         tracing::info!("-m, -s, --no-huge and --no-pci have no meaning here and are ignored");
