@@ -5,5 +5,6 @@
 
 pub mod app;
 pub mod bdev;
+pub mod lvstore;
 pub mod nvmf;
 pub mod rpc;

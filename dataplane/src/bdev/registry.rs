@@ -56,7 +56,7 @@ pub struct BdevInfo {
     pub open: usize,
     pub limits: QosLimits,
     pub driver_specific: Value,
-    pub bdev_supports: Vec<super::IoType>,
+    pub supported: Vec<super::IoType>,
 }
 
 /// A registered bdev.
@@ -96,7 +96,7 @@ struct State {
     names: BTreeMap<String, u64>,
     next_seq: u64,
     examiners: Vec<Rc<dyn Examiner>>,
-    /// Names for which `bdev_examine` was called: they are examined whenever they appear.
+    /// Names for which `bdev_examine` was called: such a bdev is examined when it appears. Forgotten when it goes.
     examine_allowed: BTreeSet<String>,
 }
 
@@ -105,6 +105,7 @@ struct Inner {
     auto_examine: Cell<bool>,
     examining: Cell<usize>,
     examined: Notify,
+    registered: Notify,
     next_holder: Cell<u64>,
     orphans: mpsc::UnboundedSender<LocalBoxFuture<'static, ()>>,
 }
@@ -148,6 +149,7 @@ impl Registry {
             auto_examine: Cell::new(true),
             examining: Cell::new(0),
             examined: Notify::new(),
+            registered: Notify::new(),
             next_holder: Cell::new(0),
             orphans,
         }))
@@ -199,6 +201,7 @@ impl Registry {
             state.entries.insert(seq, Rc::clone(&entry));
             seq
         };
+        self.0.registered.notify_waiters();
         self.examine_new(&entry);
         Ok(Registration { registry: Rc::downgrade(&self.0), entry, seq })
     }
@@ -255,6 +258,17 @@ impl Registry {
     /// [`BdevError::NotFound`].
     pub fn info(&self, name: &str) -> Result<BdevInfo, BdevError> {
         self.find(name).map(|e| info(&e))
+    }
+
+    /// Waits until a bdev of that name or alias is there.
+    pub async fn wait_for(&self, name: &str) -> BdevInfo {
+        loop {
+            let registered = self.0.registered.notified();
+            if let Ok(info) = self.info(name) {
+                return info;
+            }
+            registered.await;
+        }
     }
 
     /// All bdevs in the order in which they were registered, without those being removed.
@@ -391,7 +405,7 @@ fn info(e: &Rc<Entry>) -> BdevInfo {
         open: e.holders.borrow().len(),
         limits: e.throttle.limits(),
         driver_specific: e.bdev.driver_specific(),
-        bdev_supports: all.into_iter().filter(|t| e.bdev.supports(*t)).collect(),
+        supported: all.into_iter().filter(|t| e.bdev.supports(*t)).collect(),
     }
 }
 
@@ -403,6 +417,11 @@ impl Registration {
     /// Whether some descriptor other than for reading, or a claim, is on it.
     pub fn is_open_for_write(&self) -> bool {
         self.entry.writers.get() > 0 || self.entry.claim.borrow().is_some()
+    }
+
+    /// Whether it is open, or I/O is in flight on it.
+    pub fn is_busy(&self) -> bool {
+        !self.entry.is_idle()
     }
 
     /// Open descriptors.
@@ -472,7 +491,15 @@ async fn remove(registry: Weak<Inner>, entry: &Rc<Entry>, seq: u64) {
     entry.bdev.destruct().await;
     if let Some(inner) = registry.upgrade() {
         let mut state = inner.state.borrow_mut();
-        state.names.retain(|_, s| *s != seq);
+        let state = &mut *state;
+        let allowed = &mut state.examine_allowed;
+        state.names.retain(|name, s| {
+            let keep = *s != seq;
+            if !keep {
+                allowed.remove(name);
+            }
+            keep
+        });
         state.entries.remove(&seq);
     }
     entry.quiesced.notify_waiters();

@@ -13,7 +13,9 @@
 //! Handlers start in the order the requests arrive and run concurrently; answers leave when they are ready, in any order.
 
 mod bad_params;
+mod bdev;
 mod framework;
+mod lvol;
 mod nvmf;
 pub mod server;
 
@@ -113,6 +115,8 @@ impl Methods {
     pub fn all(app: &Rc<App>) -> Self {
         let mut methods = Self::default();
         framework::register(&mut methods);
+        bdev::register(&mut methods, app);
+        lvol::register(&mut methods, app);
         nvmf::register(&mut methods, app);
         methods
     }

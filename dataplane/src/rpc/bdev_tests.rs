@@ -1,0 +1,229 @@
+//! The answers to what was asked of SPDK's own target, request by request.
+
+use serde_json::value::RawValue;
+use serde_json::{Value, json};
+use vda_spdk::LogLevel;
+
+use super::*;
+use crate::app::LogLevels;
+
+struct Target {
+    app: Rc<App>,
+    methods: Methods,
+    dir: tempfile::TempDir,
+}
+
+impl Target {
+    async fn start() -> Self {
+        let app = App::new(LogLevels::new(LogLevel::Notice, |_| {}));
+        let methods = Methods::all(&app);
+        app.start().await.unwrap();
+        Self { app, methods, dir: tempfile::tempdir().unwrap() }
+    }
+
+    async fn call(&self, method: &str, params: Value) -> Result<Value, (i64, String)> {
+        let params = (!params.is_null()).then(|| RawValue::from_string(params.to_string()).unwrap());
+        let outcome = self.methods.dispatch(&self.app, method, params.as_deref()).await;
+        outcome
+            .map(|raw| serde_json::from_str(raw.get()).unwrap())
+            .map_err(|e| (e.code, e.message.into_owned()))
+    }
+
+    fn file(&self, name: &str, len: u64) -> String {
+        let path = self.dir.path().join(name);
+        std::fs::File::create(&path).unwrap().set_len(len).unwrap();
+        path.to_str().unwrap().to_owned()
+    }
+
+    /// Calls and compares: `Ok` with the value, `Err` with code and message.
+    async fn expect(&self, method: &str, params: Value, want: Result<Value, (i64, &str)>) {
+        let got = self.call(method, params.clone()).await;
+        let want = want.map_err(|(code, message)| (code, message.to_owned()));
+        assert_eq!(got, want, "{method} {params}");
+    }
+}
+
+const DECODE: (i64, &str) = (-32603, "spdk_json_decode_object failed");
+const NODEV: (i64, &str) = (-19, "No such device");
+const EXIST: (i64, &str) = (-17, "File exists");
+const INVAL: (i64, &str) = (-22, "Invalid argument");
+
+#[tokio::test(flavor = "local")]
+async fn disks_answer_as_recorded() {
+    let t = Target::start().await;
+    let uuid = "0a5c0b38-3b0a-4e3b-9b0e-000000000001";
+    let m0 = json!({"name": "m0", "num_blocks": 16384, "block_size": 4096, "uuid": uuid});
+    t.expect("bdev_get_bdevs", Value::Null, Ok(json!([]))).await;
+    t.expect("bdev_malloc_create", m0.clone(), Ok(json!("m0"))).await;
+    t.expect("bdev_malloc_create", m0, Err(EXIST)).await;
+    for (params, want) in [
+        (json!({"name": "m1", "num_blocks": 16384, "block_size": 4096, "uuid": uuid}), EXIST),
+        (json!({"name": "mx", "num_blocks": 0, "block_size": 4096}), INVAL),
+        (json!({"name": "mx", "num_blocks": 1024, "block_size": 500}), INVAL),
+        (json!({"name": "mx", "num_blocks": "abc", "block_size": 512}), DECODE),
+        (json!({"name": "mx"}), DECODE),
+        (json!({"name": "mx", "num_blocks": 1024, "block_size": 512, "foo": 1}), DECODE),
+    ] {
+        t.expect("bdev_malloc_create", params, Err(want)).await;
+    }
+    let unnamed = json!({"num_blocks": 2048, "block_size": 512});
+    t.expect("bdev_malloc_create", unnamed, Ok(json!("Malloc0"))).await;
+    t.expect("bdev_malloc_delete", json!({"name": "nope"}), Err(NODEV)).await;
+    t.expect("bdev_malloc_delete", json!({"name": "Malloc0"}), Ok(json!(true))).await;
+
+    let file = t.file("aio0.img", 512 << 20);
+    let aio = json!({"filename": file, "name": "aio0", "block_size": 4096});
+    t.expect("bdev_aio_create", aio.clone(), Ok(json!("aio0"))).await;
+    t.expect("bdev_aio_create", aio, Err(EXIST)).await;
+    let missing = json!({"filename": "/nonexistent/missing.img", "name": "aiox", "block_size": 4096});
+    t.expect("bdev_aio_create", missing, Err((-2, "No such file or directory"))).await;
+    let odd = json!({"filename": file, "name": "aiobad", "block_size": 3000});
+    t.expect("bdev_aio_create", odd, Err(INVAL)).await;
+    t.expect("bdev_aio_delete", json!({"name": "nope"}), Err(NODEV)).await;
+    t.expect("bdev_aio_delete", json!({"name": "m0"}), Err(NODEV)).await;
+
+    let got = t.call("bdev_get_bdevs", json!({"name": uuid})).await.unwrap();
+    assert_eq!(got[0]["name"], "m0");
+    assert_eq!(got[0]["aliases"], json!([uuid]));
+    assert_eq!(got[0]["product_name"], "Malloc disk");
+    assert_eq!(got[0]["claimed"], false);
+    assert_eq!(got[0]["driver_specific"], json!({}));
+    let got = t.call("bdev_get_bdevs", json!({"name": "aio0"})).await.unwrap();
+    assert_eq!(got[0]["num_blocks"], 131072);
+    let want = json!({"aio": {"filename": file, "block_size_override": true, "readonly": false,
+        "fallocate": false, "nowait": false}});
+    assert_eq!(got[0]["driver_specific"], want);
+    t.expect("bdev_get_bdevs", json!({"name": "nope"}), Err(NODEV)).await;
+    t.expect("bdev_get_bdevs", json!({"name": "nope", "timeout": 20}), Err(NODEV)).await;
+    t.expect("bdev_get_bdevs", json!({"bogus": 1}), Err(DECODE)).await;
+    t.expect("bdev_examine", json!({"name": "aio0"}), Err(INVAL)).await;
+    t.expect("bdev_wait_for_examine", Value::Null, Ok(json!(true))).await;
+}
+
+#[tokio::test(flavor = "local")]
+async fn lvstores_and_lvols_answer_as_recorded() {
+    let t = Target::start().await;
+    let file = t.file("aio0.img", 512 << 20);
+    t.call("bdev_aio_create", json!({"filename": file, "name": "aio0", "block_size": 4096})).await.unwrap();
+    t.call("bdev_malloc_create", json!({"name": "m0", "num_blocks": 16384, "block_size": 4096}))
+        .await
+        .unwrap();
+    let lvs0 =
+        json!({"bdev_name": "aio0", "lvs_name": "lvs0", "cluster_sz": 1048576, "clear_method": "none"});
+    t.call("bdev_lvol_create_lvstore", lvs0).await.unwrap();
+    let create = "bdev_lvol_create_lvstore";
+    for (params, want) in [
+        (json!({"bdev_name": "aio0", "lvs_name": "lvs0b"}), (-1, "Operation not permitted")),
+        (json!({"bdev_name": "nope", "lvs_name": "lvsx"}), NODEV),
+        (json!({"bdev_name": "m0", "lvs_name": "lvs0"}), EXIST),
+        (json!({"bdev_name": "m0", "lvs_name": "x".repeat(64)}), INVAL),
+        (json!({"bdev_name": "m0", "lvs_name": "lvsm", "cluster_sz": 1000}), INVAL),
+        (
+            json!({"bdev_name": "m0", "lvs_name": "lvsm", "cluster_sz": 4194304, "clear_method": "bogus"}),
+            DECODE,
+        ),
+    ] {
+        t.expect(create, params, Err(want)).await;
+    }
+    t.call(create, json!({"bdev_name": "m0", "lvs_name": "lvsm"})).await.unwrap();
+    let stores = t.call("bdev_lvol_get_lvstores", Value::Null).await.unwrap();
+    assert_eq!(stores[1]["total_data_clusters"], 15);
+    assert_eq!(stores[1]["cluster_size"], 4194304);
+    for params in [json!({"lvs_name": "nope"}), json!({"uuid": "bad"})] {
+        t.expect("bdev_lvol_get_lvstores", params, Err(NODEV)).await;
+    }
+    let rename = "bdev_lvol_rename_lvstore";
+    t.expect(rename, json!({"old_name": "lvsm", "new_name": "lvsm2"}), Ok(json!(true))).await;
+    let want = Err((-2, "Lvol store nope not found"));
+    t.expect(rename, json!({"old_name": "nope", "new_name": "y"}), want).await;
+    t.expect(rename, json!({"old_name": "lvsm2", "new_name": "lvs0"}), Err((-32602, "File exists"))).await;
+
+    let thin = json!({"lvs_name": "lvs0", "lvol_name": "thin0", "size_in_mib": 200, "thin_provision": true});
+    let thin_uuid = t.call("bdev_lvol_create", thin).await.unwrap();
+    let thick =
+        json!({"lvs_name": "lvs0", "lvol_name": "thick0", "size_in_mib": 100, "thin_provision": false});
+    t.call("bdev_lvol_create", thick).await.unwrap();
+    for (params, want) in [
+        (json!({"lvs_name": "lvs0", "lvol_name": "thin0", "size_in_mib": 10}), EXIST),
+        (json!({"lvs_name": "nope", "lvol_name": "l", "size_in_mib": 10}), NODEV),
+        (json!({"lvs_name": "lvs0", "lvol_name": "l".repeat(64), "size_in_mib": 10}), INVAL),
+        (
+            json!({"lvs_name": "lvs0", "lvol_name": "b", "size_in_mib": 10000}),
+            (-32602, "No space left on device"),
+        ),
+        (json!({"lvs_name": "lvs0", "lvol_name": "neg", "size_in_mib": -1}), DECODE),
+        (json!({"lvs_name": "lvs0", "lvol_name": "old", "size": 10485760}), DECODE),
+        (json!({"lvol_name": "l", "size_in_mib": 10}), INVAL),
+        (
+            json!({"lvs_name": "lvs0", "uuid": "00000000-0000-0000-0000-000000000000", "lvol_name": "l",
+            "size_in_mib": 10}),
+            INVAL,
+        ),
+    ] {
+        t.expect("bdev_lvol_create", params, Err(want)).await;
+    }
+    let lvols = t.call("bdev_lvol_get_lvols", json!({"lvs_name": "lvs0"})).await.unwrap();
+    assert_eq!(lvols[0]["alias"], "lvs0/thin0");
+    assert_eq!(
+        (&lvols[0]["num_allocated_clusters"], &lvols[1]["num_allocated_clusters"]),
+        (&json!(0), &json!(100))
+    );
+    t.expect("bdev_lvol_get_lvols", json!({"lvs_name": "nope"}), Err(NODEV)).await;
+    let bdev = t.call("bdev_get_bdevs", json!({"name": "lvs0/thin0"})).await.unwrap();
+    assert_eq!(bdev[0]["name"], thin_uuid);
+    assert_eq!(bdev[0]["aliases"], json!(["lvs0/thin0"]));
+    assert_eq!(bdev[0]["driver_specific"]["lvol"]["base_bdev"], "aio0");
+    let base = t.call("bdev_get_bdevs", json!({"name": "aio0"})).await.unwrap();
+    assert_eq!((&base[0]["claimed"], &base[0]["claim_type"]), (&json!(true), &json!("read_many_write_one")));
+
+    let resize = "bdev_lvol_resize";
+    t.expect(resize, json!({"name": "lvs0/thin0", "size_in_mib": 300}), Ok(json!(true))).await;
+    let want = Err((-32602, "No space left on device"));
+    t.expect(resize, json!({"name": "lvs0/thick0", "size_in_mib": 9999}), want).await;
+    t.expect(resize, json!({"name": "nope", "size_in_mib": 9}), Err(NODEV)).await;
+    t.expect(resize, json!({"name": "lvs0/thin0", "size_in_mib": 200}), Ok(json!(true))).await;
+    let (held, _events) = t.app.bdevs.open("lvs0/thin0", true).unwrap();
+    let want = Err((-32602, "Device or resource busy"));
+    t.expect(resize, json!({"name": "lvs0/thin0", "size_in_mib": 100}), want).await;
+    assert_eq!(held.num_blocks(), 51200);
+    drop(held);
+    let rename = "bdev_lvol_rename";
+    let want = Err((-32602, "File exists"));
+    t.expect(rename, json!({"old_name": "lvs0/thick0", "new_name": "thin0"}), want).await;
+    t.expect(rename, json!({"old_name": "lvs0/nope", "new_name": "zz"}), Err(NODEV)).await;
+    t.expect(rename, json!({"old_name": "lvs0/thick0", "new_name": "t"}), Ok(json!(true))).await;
+    t.expect("bdev_lvol_delete", json!({"name": "lvs0/t"}), Ok(json!(true))).await;
+    t.expect("bdev_lvol_delete", json!({"name": "lvs0/t"}), Err(NODEV)).await;
+    t.expect("bdev_lvol_delete", Value::Null, Err(DECODE)).await;
+    t.expect("bdev_lvol_grow_lvstore", json!({"lvs_name": "nope"}), Err(NODEV)).await;
+    t.expect("bdev_lvol_grow_lvstore", json!({"lvs_name": "lvs0"}), Ok(json!(true))).await;
+    t.expect("bdev_lvol_delete_lvstore", json!({"lvs_name": "lvs0"}), Ok(json!(true))).await;
+    t.expect("bdev_get_bdevs", json!({"name": thin_uuid}), Err(NODEV)).await;
+}
+
+#[tokio::test(flavor = "local")]
+async fn limits_and_counters_answer_as_recorded() {
+    let t = Target::start().await;
+    t.call("bdev_malloc_create", json!({"name": "m0", "num_blocks": 64, "block_size": 4096})).await.unwrap();
+    let qos = "bdev_set_qos_limit";
+    t.expect(qos, json!({"name": "nope", "rw_ios_per_sec": 1000}), Err(NODEV)).await;
+    t.expect(qos, json!({"name": "m0"}), Err((-22, "No rate limits specified"))).await;
+    t.expect(qos, json!({"name": "m0", "rw_ios_per_sec": 1234, "w_mbytes_per_sec": 5}), Ok(json!(true)))
+        .await;
+    let got = t.call("bdev_get_bdevs", json!({"name": "m0"})).await.unwrap();
+    let want =
+        json!({"rw_ios_per_sec": 2000, "rw_mbytes_per_sec": 0, "r_mbytes_per_sec": 0, "w_mbytes_per_sec": 5});
+    assert_eq!(got[0]["assigned_rate_limits"], want);
+
+    let (d, _events) = t.app.bdevs.open("m0", false).unwrap();
+    d.read(0, bytes::BytesMut::zeroed(8192)).await.unwrap();
+    let stat = "bdev_get_iostat";
+    let got = t.call(stat, json!({"names": ["m0"], "reset_mode": "all"})).await.unwrap();
+    assert_eq!((&got["bdevs"][0]["bytes_read"], &got["bdevs"][0]["num_read_ops"]), (&json!(8192), &json!(1)));
+    let got = t.call(stat, json!({"names": ["m0"], "per_channel": true})).await.unwrap();
+    assert_eq!((&got["name"], &got["channels"][0]["bytes_read"]), (&json!("m0"), &json!(0)));
+    t.expect(stat, json!({"name": "m0"}), Err(DECODE)).await;
+    t.expect(stat, json!({"names": ["nope"]}), Err(NODEV)).await;
+    t.expect("bdev_reset_iostat", json!({"name": "nope"}), Err(NODEV)).await;
+    t.expect("bdev_reset_iostat", json!({"name": "m0", "mode": "all"}), Ok(json!(true))).await;
+}
