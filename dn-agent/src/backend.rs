@@ -101,7 +101,12 @@ impl BdevState {
     /// Why it is not what `backend` asks for.
     pub(crate) fn mismatch(&self, backend: &Backend) -> Option<String> {
         if self.module != backend.module() {
-            return Some(format!("bdev {} is a {:?} device, not {:?}", self.name, self.module, backend.module()));
+            return Some(format!(
+                "bdev {} is a {:?} device, not {:?}",
+                self.name,
+                self.module,
+                backend.module()
+            ));
         }
         match (backend.filename(), &self.filename) {
             (Some(wanted), Some(found)) if wanted != found => {

@@ -36,12 +36,17 @@ async fn create_bdev(target: &impl Rpc, pd: PdId, backend: &Backend) -> Result<(
             target.call(call).await.map(drop)?;
         }
         Backend::Uring { filename } => {
-            let call =
-                BdevUringCreate { block_size: Some(BLOCK_SIZE), ..BdevUringCreate::new(filename.clone(), name) };
+            let call = BdevUringCreate {
+                block_size: Some(BLOCK_SIZE),
+                ..BdevUringCreate::new(filename.clone(), name)
+            };
             target.call(call).await.map(drop)?;
         }
         Backend::Nvme { traddr } => {
-            target.call(BdevNvmeAttachController::new(controller(pd), "PCIe", traddr.clone())).await.map(drop)?;
+            target
+                .call(BdevNvmeAttachController::new(controller(pd), "PCIe", traddr.clone()))
+                .await
+                .map(drop)?;
         }
     }
     Ok(())

@@ -108,13 +108,18 @@ impl Domain for Disk {
             (Id::Lvstore(pd), Spec::Lvstore { bdev, initialised, volatile }) => {
                 judge_lvstore(*pd, bdev, *initialised, *volatile, actual)
             }
-            (Id::Lvol(..), Spec::Lvol { lvol, initialised }) => judge_lvol(lvol, *initialised, actual.known(id)),
+            (Id::Lvol(..), Spec::Lvol { lvol, initialised }) => {
+                judge_lvol(lvol, *initialised, actual.known(id))
+            }
             (Id::Export(_), Spec::NoExport(why)) => {
                 Verdict::Refuse(Refusal { op: "listener", message: why.clone() })
             }
             (Id::Export(vd), Spec::Export(export)) => judge_export(*vd, export, actual),
             // A spec is made together with its id.
-            _ => Verdict::Refuse(Refusal { op: "reconcile", message: format!("{id} has the spec of something else") }),
+            _ => Verdict::Refuse(Refusal {
+                op: "reconcile",
+                message: format!("{id} has the spec of something else"),
+            }),
         }
     }
 
@@ -122,7 +127,10 @@ impl Domain for Disk {
         match (id, state) {
             (Id::Bdev(pd), State::Bdev(bdev)) => {
                 let destructive = bdev.module == Module::Malloc;
-                Removal::Steps { actions: vec![Action::DeleteBdev { pd: *pd, module: bdev.module }], destructive }
+                Removal::Steps {
+                    actions: vec![Action::DeleteBdev { pd: *pd, module: bdev.module }],
+                    destructive,
+                }
             }
             (Id::Lvstore(_), _) if erase => {
                 let delete = LvstoreAction::Delete { name: id.to_string() };
@@ -152,7 +160,13 @@ fn judge_bdev(pd: PdId, backend: &Backend, found: Option<&State>) -> Verdict<Dis
     }
 }
 
-fn judge_lvstore(pd: PdId, bdev: &str, initialised: bool, volatile: bool, actual: &Actual<Disk>) -> Verdict<Disk> {
+fn judge_lvstore(
+    pd: PdId,
+    bdev: &str,
+    initialised: bool,
+    volatile: bool,
+    actual: &Actual<Disk>,
+) -> Verdict<Disk> {
     if let Some(State::Lvstore(found)) = actual.known(&Id::Lvstore(pd)) {
         if found.base == bdev {
             return Verdict::Fine;
@@ -168,7 +182,9 @@ fn judge_lvstore(pd: PdId, bdev: &str, initialised: bool, volatile: bool, actual
         "its content is lost: a malloc disk is volatile, and the data plane was restarted. Delete what was on it, and the PD"
             .to_owned()
     } else {
-        format!("it was initialised, but holds no lvstore {name} now: another or a wiped medium? It is never formatted again")
+        format!(
+            "it was initialised, but holds no lvstore {name} now: another or a wiped medium? It is never formatted again"
+        )
     };
     let actions = bring_up(&name, bdev, initialised, missing, base.format());
     Verdict::Create { actions: actions.into_iter().map(Action::Lvstore).collect(), destructive: !initialised }
@@ -183,7 +199,8 @@ fn judge_lvol(lvol: &LvolSpec, initialised: bool, found: Option<&State>) -> Verd
         },
         _ if initialised => Verdict::Refuse(Refusal {
             op: "bdev_lvol_get_lvols",
-            message: "it was created once and is not there now: its data is lost. It is never created again".to_owned(),
+            message: "it was created once and is not there now: its data is lost. It is never created again"
+                .to_owned(),
         }),
         _ => Verdict::Create { actions: wrap(lvol.create()), destructive: true },
     }

@@ -10,7 +10,9 @@ use tokio_stream::wrappers::TcpListenerStream;
 use tonic::{Request, Response, Status as RpcStatus};
 use vda_proto::v1::dn_agent_server::{DnAgent, DnAgentServer};
 use vda_proto::v1::{DnObservation, DnStatus, DnSyncRequest, ObserveRequest, SyncReply, sync_reply::Outcome};
-use vda_reconcile::{Accepted, Agent, AgentOptions, Batch, Fault, Ledger, NodeReport, Target, settings, status};
+use vda_reconcile::{
+    Accepted, Agent, AgentOptions, Batch, Fault, Ledger, NodeReport, Target, settings, status,
+};
 use vda_spdk::Client;
 use vda_telemetry::{RequestIdLayer, Shutdown};
 
@@ -38,7 +40,9 @@ impl<T: Target> Service<T> {
 fn reply(accepted: Accepted) -> SyncReply {
     let (outcome, generation, message) = match accepted {
         Accepted::Accepted { generation } => (Outcome::Accepted, generation, String::new()),
-        Accepted::Stale { accepted } => (Outcome::Stale, accepted, "a higher generation was accepted".to_owned()),
+        Accepted::Stale { accepted } => {
+            (Outcome::Stale, accepted, "a higher generation was accepted".to_owned())
+        }
         Accepted::NeedFull { accepted } => {
             (Outcome::NeedFull, accepted, "not based on what was accepted last".to_owned())
         }
@@ -69,7 +73,10 @@ impl<T: Target> DnAgent for Service<T> {
 
     type ObserveStream = Pin<Box<dyn Stream<Item = Result<DnObservation, RpcStatus>> + Send>>;
 
-    async fn observe(&self, request: Request<ObserveRequest>) -> Result<Response<Self::ObserveStream>, RpcStatus> {
+    async fn observe(
+        &self,
+        request: Request<ObserveRequest>,
+    ) -> Result<Response<Self::ObserveStream>, RpcStatus> {
         let node_id = request.into_inner().node_id;
         if !node_id.is_empty()
             && let Err(own) = self.agent.serves(&node_id)
@@ -140,8 +147,9 @@ pub async fn serve(args: Args, shutdown: Shutdown) -> anyhow::Result<()> {
     let node = DiskNode::new(target.clone(), args.tr_conf, args.lis_conf, Arc::clone(&ledger));
     let options = AgentOptions { resync_interval: args.resync_interval, ..AgentOptions::default() };
     let agent = Agent::new(node, target, ledger, options, shutdown.token());
-    let listener =
-        TcpListener::bind(&args.address).await.with_context(|| format!("cannot listen on --address {}", args.address))?;
+    let listener = TcpListener::bind(&args.address)
+        .await
+        .with_context(|| format!("cannot listen on --address {}", args.address))?;
     tracing::info!(address = %listener.local_addr()?, state_dir = %dir.display(), "serving");
     let worker = agent.clone();
     shutdown.spawn(async move { worker.run().await });

@@ -138,7 +138,8 @@ fn share_want(sync: ShareSync, listener: &ListenAddress) -> Result<(DaId, Wanted
     let initialised: BTreeSet<&str> = sync.initialised_vd_ids.iter().map(String::as_str).collect();
     let mut vds = BTreeMap::new();
     for vd in &spec.vds {
-        let (vd_id, mut want) = vd_want(vd).map_err(|e| bad(format!("shares[{id}].{}", e.field), e.problem))?;
+        let (vd_id, mut want) =
+            vd_want(vd).map_err(|e| bad(format!("shares[{id}].{}", e.field), e.problem))?;
         want.initialised = initialised.contains(vd.vd_id.as_str());
         vds.insert(vd_id, want);
     }

@@ -240,7 +240,13 @@ impl<V: Driver, T: Target> Clone for Agent<V, T> {
 
 impl<V: Driver, T: Target> Agent<V, T> {
     /// An agent that does nothing until [`Agent::run`].
-    pub fn new(driver: V, target: T, ledger: Arc<Ledger>, options: AgentOptions, shutdown: CancellationToken) -> Self {
+    pub fn new(
+        driver: V,
+        target: T,
+        ledger: Arc<Ledger>,
+        options: AgentOptions,
+        shutdown: CancellationToken,
+    ) -> Self {
         let (feed, _) = broadcast::channel(options.feed_capacity);
         let state = State {
             entries: BTreeMap::new(),

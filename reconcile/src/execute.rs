@@ -71,8 +71,12 @@ pub trait Perform<D: Domain>: Send + Sync {
 }
 
 /// Runs all steps of a wave at once and waits for all. Says for each resource how its step ended.
-pub async fn execute<D: Domain, P: Perform<D>>(plan: &Plan<D>, performer: &P) -> BTreeMap<D::Id, Result<(), Fault>> {
-    let runs = plan.steps.iter().map(|step| async move { (step.id.clone(), run_step(step, performer).await) });
+pub async fn execute<D: Domain, P: Perform<D>>(
+    plan: &Plan<D>,
+    performer: &P,
+) -> BTreeMap<D::Id, Result<(), Fault>> {
+    let runs =
+        plan.steps.iter().map(|step| async move { (step.id.clone(), run_step(step, performer).await) });
     join_all(runs).await.into_iter().collect()
 }
 

@@ -145,7 +145,12 @@ impl Ledger {
             rewrite(dir, &memory)?
         };
         let pending = Pending { memory, queue: Vec::new(), queued: 0 };
-        Ok(Self { dir: dir.to_owned(), pending: Mutex::new(pending), disk: tokio::sync::Mutex::new(disk), _lock: lock })
+        Ok(Self {
+            dir: dir.to_owned(),
+            pending: Mutex::new(pending),
+            disk: tokio::sync::Mutex::new(disk),
+            _lock: lock,
+        })
     }
 
     fn pending(&self) -> MutexGuard<'_, Pending> {
@@ -213,7 +218,8 @@ impl Ledger {
         let path = self.dir.join("ledger");
         let text: String = batch.iter().map(Record::render).collect();
         let (file, length, size) = (Arc::clone(&disk.file), disk.length, text.len() as u64);
-        blocking(move || append(&file, length, text.as_bytes()).map_err(|e| io_error("write", &path, e))).await?;
+        blocking(move || append(&file, length, text.as_bytes()).map_err(|e| io_error("write", &path, e)))
+            .await?;
         disk.length += size;
         disk.lines += batch.len();
         let mut memory = self.memory();

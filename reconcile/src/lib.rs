@@ -8,8 +8,6 @@
 
 mod agent;
 mod execute;
-#[cfg(feature = "fake")]
-pub mod fake;
 mod graph;
 mod ledger;
 pub mod parts;
@@ -20,7 +18,8 @@ pub mod status;
 mod target;
 
 pub use agent::{
-    Accepted, Agent, AgentOptions, Batch, Depth, Driver, Feed, FeedEnd, NodeReport, Offer, Report, Settled, Wanted,
+    Accepted, Agent, AgentOptions, Batch, Depth, Driver, Feed, FeedEnd, NodeReport, Offer, Report, Settled,
+    Wanted,
 };
 pub use execute::{Fault, FaultKind, Perform, execute};
 pub use graph::{Actual, Desired, Domain, Observed, Refusal, Removal, Seen, Verdict, Want};

@@ -196,7 +196,8 @@ impl<'a, D: Domain> Draft<'a, D> {
                 self.plan.blocked.insert(id.clone(), Blocker::Unknown(id.clone()));
                 continue;
             }
-            let missing = want.needs.iter().find(|need| self.doomed.contains_key(need) || !self.actual.usable(need));
+            let missing =
+                want.needs.iter().find(|need| self.doomed.contains_key(need) || !self.actual.usable(need));
             let verdict = self.verdicts.get(id).cloned();
             self.settle(id, verdict, missing);
         }

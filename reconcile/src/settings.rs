@@ -29,7 +29,9 @@ pub fn listener(text: &str) -> Result<ListenAddress, String> {
         "ipv6" => "IPv6",
         _ => return Err(format!("adrfam {:?}, allowed: ipv4, ipv6", conf.adrfam)),
     };
-    conf.traddr.parse::<std::net::IpAddr>().map_err(|e| format!("traddr {:?}: {e}; needed is an IP address", conf.traddr))?;
+    conf.traddr
+        .parse::<std::net::IpAddr>()
+        .map_err(|e| format!("traddr {:?}: {e}; needed is an IP address", conf.traddr))?;
     conf.trsvcid.parse::<u16>().map_err(|e| format!("trsvcid {:?}: {e}; needed is a port", conf.trsvcid))?;
     Ok(ListenAddress {
         trtype: "TCP".to_owned(),
@@ -44,7 +46,8 @@ pub fn listener(text: &str) -> Result<ListenAddress, String> {
 /// # Errors
 /// What is wrong, and what is allowed.
 pub fn transport(text: &str) -> Result<NvmfCreateTransport, String> {
-    serde_json::from_str(text).map_err(|e| format!("{e}; allowed are the parameters of nvmf_create_transport, trtype is needed"))
+    serde_json::from_str(text)
+        .map_err(|e| format!("{e}; allowed are the parameters of nvmf_create_transport, trtype is needed"))
 }
 
 /// A duration: seconds (`10`, `0.5`) or milliseconds (`500ms`).
@@ -52,7 +55,11 @@ pub fn transport(text: &str) -> Result<NvmfCreateTransport, String> {
 /// # Errors
 /// What is allowed.
 pub fn duration(text: &str) -> Result<Duration, String> {
-    let wrong = || format!("{text:?} is not a positive duration: allowed are seconds (10, 0.5, 10s) or milliseconds (500ms)");
+    let wrong = || {
+        format!(
+            "{text:?} is not a positive duration: allowed are seconds (10, 0.5, 10s) or milliseconds (500ms)"
+        )
+    };
     let (number, unit) = match text.strip_suffix("ms") {
         Some(number) => (number, 0.001),
         None => (text.strip_suffix('s').unwrap_or(text), 1.0),
@@ -73,7 +80,8 @@ mod tests {
 
     #[test]
     fn a_listener_is_spelled_as_spdk_does() {
-        let l = listener(r#"{"trtype":"tcp","traddr":"127.0.0.1","adrfam":"ipv4","trsvcid":"4420"}"#).unwrap();
+        let l =
+            listener(r#"{"trtype":"tcp","traddr":"127.0.0.1","adrfam":"ipv4","trsvcid":"4420"}"#).unwrap();
         assert_eq!((l.trtype.as_str(), l.adrfam.as_deref()), ("TCP", Some("IPv4")));
     }
 

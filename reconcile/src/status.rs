@@ -88,7 +88,8 @@ impl Book {
     pub fn stamp(&mut self, part: &str, mut status: ResourceStatus) -> ResourceStatus {
         let now_ms = self.now_ms;
         if let Some(before) = self.parts.get(part) {
-            let same_condition = before.condition == status.condition && before.op == status.op && before.on == status.on;
+            let same_condition =
+                before.condition == status.condition && before.op == status.op && before.on == status.on;
             status.since_ms = if same_condition { before.since_ms } else { now_ms };
         } else {
             status.since_ms = now_ms;

@@ -106,7 +106,9 @@ impl<V: Driver, T: Target> Agent<V, T> {
     fn note_faults(&self, key: &V::Key, failures: &BTreeMap<IdOf<V>, Fault>) {
         for (id, fault) in failures {
             match fault.kind {
-                FaultKind::Refused => tracing::info!(component = %key, resource = %id, %fault, "step failed, will be retried"),
+                FaultKind::Refused => {
+                    tracing::info!(component = %key, resource = %id, %fault, "step failed, will be retried")
+                }
                 FaultKind::Timeout | FaultKind::Unreachable => {
                     tracing::debug!(component = %key, resource = %id, %fault, "data plane did not answer");
                 }
@@ -138,7 +140,9 @@ impl<V: Driver, T: Target> Agent<V, T> {
     ) -> Result<(), crate::LedgerError> {
         let ledger = &self.inner.ledger;
         let mut records = Vec::new();
-        records.extend(initialised.iter().filter(|id| !ledger.initialised(id)).cloned().map(Record::Initialised));
+        records.extend(
+            initialised.iter().filter(|id| !ledger.initialised(id)).cloned().map(Record::Initialised),
+        );
         records.extend(gone.iter().filter(|id| ledger.initialised(id)).cloned().map(Record::Gone));
         ledger.remember(records).await
     }
@@ -253,8 +257,13 @@ impl<V: Driver> State<V> {
     }
 
     fn wake_waiters(&mut self, by: &V::Key, changed: &BTreeSet<IdOf<V>>, now: Instant) {
-        let woken: BTreeSet<V::Key> =
-            changed.iter().filter_map(|id| self.waiting.get(id)).flatten().filter(|key| *key != by).cloned().collect();
+        let woken: BTreeSet<V::Key> = changed
+            .iter()
+            .filter_map(|id| self.waiting.get(id))
+            .flatten()
+            .filter(|key| *key != by)
+            .cloned()
+            .collect();
         for key in woken {
             if let Some(entry) = self.entries.get_mut(&key) {
                 entry.attempts = 0;

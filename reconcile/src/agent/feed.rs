@@ -113,11 +113,16 @@ impl<V: Driver, T: Target> Agent<V, T> {
         let state = self.state();
         let changes = self.inner.feed.subscribe();
         let node = self.node_report(&state);
-        let statuses: Vec<_> =
-            state.entries.iter().filter_map(|(key, entry)| Some((key.clone(), entry.status.clone()?))).collect();
+        let statuses: Vec<_> = state
+            .entries
+            .iter()
+            .filter_map(|(key, entry)| Some((key.clone(), entry.status.clone()?)))
+            .collect();
         drop(state);
-        let mut backlog: Vec<Batch<V>> =
-            statuses.chunks(BATCH).map(|chunk| Batch { statuses: chunk.to_vec(), ..Batch::empty() }).collect();
+        let mut backlog: Vec<Batch<V>> = statuses
+            .chunks(BATCH)
+            .map(|chunk| Batch { statuses: chunk.to_vec(), ..Batch::empty() })
+            .collect();
         if backlog.is_empty() {
             backlog.push(Batch::empty());
         }

@@ -84,7 +84,8 @@ impl<V: Driver, T: Target> Agent<V, T> {
         }
         let want = entry.wanted.as_ref();
         let desired = self.inner.driver.desired(key, want.map(|w| &w.want), &entry.leftovers);
-        let ids: BTreeSet<IdOf<V>> = desired.ids().into_iter().chain(entry.leftovers.iter().cloned()).collect();
+        let ids: BTreeSet<IdOf<V>> =
+            desired.ids().into_iter().chain(entry.leftovers.iter().cloned()).collect();
         let absent = || Seen { state: Observed::Absent, sits_on: BTreeSet::new() };
         let seen = ids.into_iter().map(|id| {
             let seen = all.seen.get(&id).cloned().unwrap_or_else(absent);

@@ -4,10 +4,11 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use vda_spdk::{
-    AnaState, ListenAddress, NamespaceParams, NsAnaState, NvmfCreateSubsystem, NvmfDeleteSubsystem, NvmfNamespace,
-    NvmfSubsystem, NvmfSubsystemAddHost, NvmfSubsystemAddListener, NvmfSubsystemAddNs, NvmfSubsystemAllowAnyHost,
-    NvmfSubsystemGetListeners, NvmfSubsystemGetQpairs, NvmfSubsystemListenerSetAnaState, NvmfSubsystemRemoveHost,
-    NvmfSubsystemRemoveListener, NvmfSubsystemRemoveNs, Rpc, Trid, Uuid,
+    AnaState, ListenAddress, NamespaceParams, NsAnaState, NvmfCreateSubsystem, NvmfDeleteSubsystem,
+    NvmfNamespace, NvmfSubsystem, NvmfSubsystemAddHost, NvmfSubsystemAddListener, NvmfSubsystemAddNs,
+    NvmfSubsystemAllowAnyHost, NvmfSubsystemGetListeners, NvmfSubsystemGetQpairs,
+    NvmfSubsystemListenerSetAnaState, NvmfSubsystemRemoveHost, NvmfSubsystemRemoveListener,
+    NvmfSubsystemRemoveNs, Rpc, Trid, Uuid,
 };
 
 use crate::execute::Fault;
@@ -71,16 +72,42 @@ impl ExportState {
 #[derive(Debug, Clone, PartialEq)]
 pub enum ExportAction {
     Create(Box<NvmfCreateSubsystem>),
-    ForbidAnyHost { nqn: String },
-    AllowHost { nqn: String, host: String },
+    ForbidAnyHost {
+        nqn: String,
+    },
+    AllowHost {
+        nqn: String,
+        host: String,
+    },
     /// A fence: done only when the host is disconnected and cannot return.
-    ForbidHost { nqn: String, host: String },
-    AddNamespace { nqn: String, namespace: NamespaceSpec },
-    RemoveNamespace { nqn: String, nsid: u32 },
-    AddListener { nqn: String, address: ListenAddress },
-    RemoveListener { nqn: String, address: ListenAddress },
-    SetAna { nqn: String, address: ListenAddress, ana: AnaState },
-    Delete { nqn: String },
+    ForbidHost {
+        nqn: String,
+        host: String,
+    },
+    AddNamespace {
+        nqn: String,
+        namespace: NamespaceSpec,
+    },
+    RemoveNamespace {
+        nqn: String,
+        nsid: u32,
+    },
+    AddListener {
+        nqn: String,
+        address: ListenAddress,
+    },
+    RemoveListener {
+        nqn: String,
+        address: ListenAddress,
+    },
+    SetAna {
+        nqn: String,
+        address: ListenAddress,
+        ana: AnaState,
+    },
+    Delete {
+        nqn: String,
+    },
 }
 
 /// What to do about an export.
@@ -202,7 +229,11 @@ impl ExportSpec {
             return self.listen();
         }
         let wanted = self.ana.filter(|_| state.ana.is_some());
-        wanted.filter(|ana| !shows(state.ana_at(&self.listener), *ana)).map(|ana| self.set_ana(ana)).into_iter().collect()
+        wanted
+            .filter(|ana| !shows(state.ana_at(&self.listener), *ana))
+            .map(|ana| self.set_ana(ana))
+            .into_iter()
+            .collect()
     }
 }
 
@@ -240,8 +271,12 @@ pub async fn observe(rpc: &impl Rpc, nqn: &str, ana: bool) -> Observed<ExportSta
 pub async fn perform(rpc: &impl Rpc, action: &ExportAction) -> Result<(), Fault> {
     match action.clone() {
         ExportAction::Create(call) => rpc.call(*call).await.map(drop)?,
-        ExportAction::ForbidAnyHost { nqn } => rpc.call(NvmfSubsystemAllowAnyHost::new(nqn, false)).await.map(drop)?,
-        ExportAction::AllowHost { nqn, host } => rpc.call(NvmfSubsystemAddHost::new(nqn, host)).await.map(drop)?,
+        ExportAction::ForbidAnyHost { nqn } => {
+            rpc.call(NvmfSubsystemAllowAnyHost::new(nqn, false)).await.map(drop)?
+        }
+        ExportAction::AllowHost { nqn, host } => {
+            rpc.call(NvmfSubsystemAddHost::new(nqn, host)).await.map(drop)?
+        }
         ExportAction::ForbidHost { nqn, host } => fence(rpc, &nqn, &host).await?,
         ExportAction::AddNamespace { nqn, namespace } => {
             let params = NamespaceParams {
@@ -252,7 +287,9 @@ pub async fn perform(rpc: &impl Rpc, action: &ExportAction) -> Result<(), Fault>
             };
             rpc.call(NvmfSubsystemAddNs::new(nqn, params)).await.map(drop)?;
         }
-        ExportAction::RemoveNamespace { nqn, nsid } => rpc.call(NvmfSubsystemRemoveNs::new(nqn, nsid)).await.map(drop)?,
+        ExportAction::RemoveNamespace { nqn, nsid } => {
+            rpc.call(NvmfSubsystemRemoveNs::new(nqn, nsid)).await.map(drop)?
+        }
         ExportAction::AddListener { nqn, address } => {
             rpc.call(NvmfSubsystemAddListener::new(nqn, address)).await.map(drop)?;
         }
@@ -281,7 +318,10 @@ async fn fence(rpc: &impl Rpc, nqn: &str, host: &str) -> Result<(), Fault> {
             return Ok(());
         }
         if tokio::time::Instant::now() >= deadline {
-            return Err(Fault::refused(OP, format!("host {host} is still connected {FENCE_LIMIT:?} after its removal")));
+            return Err(Fault::refused(
+                OP,
+                format!("host {host} is still connected {FENCE_LIMIT:?} after its removal"),
+            ));
         }
         tokio::time::sleep(FENCE_POLL).await;
     }

@@ -70,12 +70,24 @@ impl From<&Bdev> for LvolState {
 /// Calls about an lvol.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum LvolAction {
-    Create { lvstore: String, name: String, mib: u64 },
+    Create {
+        lvstore: String,
+        name: String,
+        mib: u64,
+    },
     /// To a larger size: a smaller one would cut data off.
-    Grow { alias: String, mib: u64 },
-    SetLimits { alias: String, limits: Limits },
+    Grow {
+        alias: String,
+        mib: u64,
+    },
+    SetLimits {
+        alias: String,
+        limits: Limits,
+    },
     /// Deletes its contents.
-    Delete { alias: String },
+    Delete {
+        alias: String,
+    },
 }
 
 impl LvolSpec {

@@ -1,8 +1,8 @@
 //! Lvstores, on a disk of a DN or on a leg of a CN.
 
 use vda_spdk::{
-    BdevExamine, BdevGetBdevs, BdevLvolCreateLvstore, BdevLvolDeleteLvstore, BdevLvolGetLvstores, BdevWaitForExamine,
-    LvsClearMethod, Lvstore, Rpc,
+    BdevExamine, BdevGetBdevs, BdevLvolCreateLvstore, BdevLvolDeleteLvstore, BdevLvolGetLvstores,
+    BdevWaitForExamine, LvsClearMethod, Lvstore, Rpc,
 };
 
 use crate::execute::Fault;
@@ -55,7 +55,13 @@ pub enum LvstoreAction {
 }
 
 /// Brings up an lvstore that is absent: one that was initialised is only looked for, any other is created where nothing is.
-pub fn bring_up(name: &str, bdev: &str, initialised: bool, missing: String, format: Format) -> Vec<LvstoreAction> {
+pub fn bring_up(
+    name: &str,
+    bdev: &str,
+    initialised: bool,
+    missing: String,
+    format: Format,
+) -> Vec<LvstoreAction> {
     let examine = LvstoreAction::Examine { bdev: bdev.to_owned() };
     let then = if initialised {
         LvstoreAction::Expect { name: name.to_owned(), missing }

@@ -1,0 +1,222 @@
+//! What makes an agent one for controller nodes.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tokio::time::Instant;
+use vda_model::ids::DaId;
+use vda_proto::v1::CntlrStatus;
+use vda_reconcile::status::Book;
+use vda_reconcile::{
+    Actual, Agent, Depth, Desired, Driver, Fault, Ledger, Observed, Perform, Refusal, Report, Settled,
+    Target, Wanted, prepare,
+};
+use vda_spdk::{ListenAddress, NvmfCreateTransport};
+
+use crate::resources::{Action, Array, Id, Key, State};
+use crate::stack::{self, Initialised};
+use crate::want::Want;
+use crate::{observe, perform, report};
+
+/// An agent of a controller node.
+pub type CnAgentHandle<T> = Agent<ControllerNode<T>, T>;
+
+/// A rebuild shows within this time after a member was added, if it is not over by then.
+const REBUILD_SHOWS: Duration = Duration::from_secs(2);
+
+/// A member that was added to a mirror set in this life.
+#[derive(Debug, Clone, Copy)]
+struct Added {
+    at: Instant,
+    /// Its rebuild was seen under way.
+    seen: bool,
+}
+
+/// Drives the data plane of a controller node.
+pub struct ControllerNode<T> {
+    target: T,
+    transport: NvmfCreateTransport,
+    /// Where the operator says that exports listen; checked against what the CN was registered with.
+    listener: ListenAddress,
+    ledger: Arc<Ledger>,
+    /// By bdev. A rebuild may not show in its first moments, when the member looks like one that is in sync.
+    added: Mutex<BTreeMap<String, Added>>,
+    /// Why nothing can be exported.
+    conflict: Mutex<Option<String>>,
+}
+
+fn lock<X>(mutex: &Mutex<X>) -> MutexGuard<'_, X> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// How a ledger names a leg.
+pub(crate) fn leg_record(da: DaId, leg: u32) -> String {
+    format!("leg:{da}:{leg}")
+}
+
+/// How a ledger names a volume.
+pub(crate) fn volume_record(da: DaId) -> String {
+    format!("vol:{da}")
+}
+
+impl<T> Initialised for ControllerNode<T> {
+    fn leg(&self, da: DaId, leg: u32) -> bool {
+        self.ledger.initialised(&leg_record(da, leg))
+    }
+
+    fn volume(&self, da: DaId) -> bool {
+        self.ledger.initialised(&volume_record(da))
+    }
+}
+
+impl<T: Target> ControllerNode<T> {
+    /// `listener` and `transport` as the agent was started with.
+    pub fn new(
+        target: T,
+        transport: NvmfCreateTransport,
+        listener: ListenAddress,
+        ledger: Arc<Ledger>,
+    ) -> Self {
+        Self { target, transport, listener, ledger, added: Mutex::default(), conflict: Mutex::default() }
+    }
+
+    /// Takes over what an accepted desired state says about the node as a whole.
+    pub(crate) fn set_node(&self, listener: &ListenAddress) {
+        *lock(&self.conflict) = self.listener_conflict(listener);
+    }
+
+    /// Why nothing can be exported, if so.
+    pub(crate) fn conflict(&self) -> Option<String> {
+        lock(&self.conflict).clone()
+    }
+
+    fn listener_conflict(&self, wanted: &ListenAddress) -> Option<String> {
+        let as_seen = vda_spdk::Trid {
+            traddr: Some(wanted.traddr.clone()),
+            adrfam: wanted.adrfam.clone(),
+            trsvcid: wanted.trsvcid.clone(),
+            ..vda_spdk::Trid::new(wanted.trtype.clone())
+        };
+        (!self.listener.is(&as_seen)).then(|| {
+            format!(
+                "the CN is registered with listener {}, but its agent was started with --lis-conf {}",
+                words(wanted),
+                words(&self.listener)
+            )
+        })
+    }
+
+    /// Marks members of which it is not yet certain that they were rebuilt.
+    fn doubt(&self, actual: &mut Actual<Array>) {
+        let mut added = lock(&self.added);
+        if added.is_empty() {
+            return;
+        }
+        for seen in actual.seen.values_mut() {
+            let Observed::Known(State::Mirror(mirror)) = &mut seen.state else { continue };
+            let target = mirror.rebuild.as_ref().map(|(target, _)| target.as_str());
+            for bdev in mirror.slots.iter().flatten() {
+                let Some(entry) = added.get_mut(bdev) else { continue };
+                entry.seen |= target == Some(bdev.as_str());
+                let over =
+                    target != Some(bdev.as_str()) && (entry.seen || entry.at.elapsed() > REBUILD_SHOWS);
+                if over {
+                    added.remove(bdev);
+                } else {
+                    mirror.unproven.insert(bdev.clone());
+                }
+            }
+        }
+    }
+}
+
+fn words(a: &ListenAddress) -> String {
+    format!("{} {}:{}", a.trtype, a.traddr, a.trsvcid.as_deref().unwrap_or("?"))
+}
+
+impl<T: Target> Perform<Array> for ControllerNode<T> {
+    async fn perform(&self, _id: &Id, action: &Action) -> Result<(), Fault> {
+        if let Action::AddBase { bdev, .. } = action {
+            lock(&self.added).insert(bdev.clone(), Added { at: Instant::now(), seen: false });
+        }
+        let done = perform::perform(&self.target, action).await;
+        if let (Action::AddBase { bdev, .. }, Err(fault)) = (action, &done)
+            && fault.kind == vda_reconcile::FaultKind::Refused
+        {
+            lock(&self.added).remove(bdev);
+        }
+        done
+    }
+}
+
+impl<T: Target> Driver for ControllerNode<T> {
+    type Domain = Array;
+    type Key = Key;
+    type Want = Want;
+    type Status = CntlrStatus;
+
+    fn desired(&self, key: &Key, want: Option<&Want>, leftovers: &BTreeSet<Id>) -> Desired<Array> {
+        let mut desired = match (key, want) {
+            (Key::Da(da), Some(want)) => {
+                let refusal =
+                    self.listener_conflict(&want.listener).map(|message| Refusal { op: "listener", message });
+                stack::desired(*da, want, self, refusal)
+            }
+            _ => Desired::default(),
+        };
+        desired.erase.extend(leftovers.iter().filter(|id| !desired.wants.contains_key(*id)).cloned());
+        desired
+    }
+
+    async fn observe(&self, ids: &BTreeSet<Id>, depth: Depth) -> Actual<Array> {
+        let mut actual = observe::observe(&self.target, ids, depth).await;
+        self.doubt(&mut actual);
+        actual
+    }
+
+    async fn observe_all(&self) -> Result<Actual<Array>, Fault> {
+        let mut actual = observe::observe_all(&self.target).await?;
+        self.doubt(&mut actual);
+        Ok(actual)
+    }
+
+    fn report(
+        &self,
+        key: &Key,
+        wanted: &Wanted<Want>,
+        settled: &Settled<'_, Array>,
+        previous: Option<&CntlrStatus>,
+        book: &mut Book,
+    ) -> Option<Report<CntlrStatus>> {
+        let Key::Da(da) = key else { return None };
+        report::report(self, *da, wanted, settled, previous, book)
+    }
+
+    fn component_of(&self, id: &Id) -> Key {
+        match id {
+            Id::Member(da, _)
+            | Id::Spare(da, ..)
+            | Id::Mirror(da, _)
+            | Id::Group(da, ..)
+            | Id::Concat(da, _)
+            | Id::Lvstore(da, _)
+            | Id::Volume(da, _) => Key::Da(*da),
+            Id::Export(nqn) => Key::Stray(nqn.clone()),
+        }
+    }
+
+    fn record_of(&self, id: &Id) -> Option<String> {
+        match id {
+            Id::Lvstore(da, leg) => Some(leg_record(*da, *leg)),
+            Id::Volume(da, _) => Some(volume_record(*da)),
+            _ => None,
+        }
+    }
+
+    async fn prepare(&self) -> Result<(), Fault> {
+        // What was added to a data plane that is gone is not being rebuilt any more.
+        lock(&self.added).clear();
+        prepare(&self.target, &self.transport).await
+    }
+}

@@ -1,0 +1,153 @@
+//! The gRPC service.
+
+use std::pin::Pin;
+use std::sync::Arc;
+
+use anyhow::Context;
+use futures::{Stream, stream};
+use tokio::net::TcpListener;
+use tokio_stream::wrappers::TcpListenerStream;
+use tonic::{Request, Response, Status as RpcStatus};
+use vda_proto::v1::cn_agent_server::{CnAgent, CnAgentServer};
+use vda_proto::v1::{CnObservation, CnStatus, CnSyncRequest, ObserveRequest, SyncReply, sync_reply::Outcome};
+use vda_reconcile::{
+    Accepted, Agent, AgentOptions, Batch, Fault, Ledger, NodeReport, Target, settings, status,
+};
+use vda_spdk::Client;
+use vda_telemetry::{RequestIdLayer, Shutdown};
+
+use crate::args::Args;
+use crate::driver::{CnAgentHandle, ControllerNode};
+use crate::want;
+
+/// Largest request accepted, in bytes: a full desired state of a node with thousands of arrays.
+const MAX_REQUEST: usize = 64 << 20;
+
+/// Answers monitors.
+pub struct Service<T: Target> {
+    agent: CnAgentHandle<T>,
+}
+
+impl<T: Target> Service<T> {
+    /// A service of `agent`.
+    pub const fn new(agent: CnAgentHandle<T>) -> Self {
+        Self { agent }
+    }
+}
+
+/// The reply to a Sync.
+fn reply(accepted: Accepted) -> SyncReply {
+    let (outcome, generation, message) = match accepted {
+        Accepted::Accepted { generation } => (Outcome::Accepted, generation, String::new()),
+        Accepted::Stale { accepted } => {
+            (Outcome::Stale, accepted, "a higher generation was accepted".to_owned())
+        }
+        Accepted::NeedFull { accepted } => {
+            (Outcome::NeedFull, accepted, "not based on what was accepted last".to_owned())
+        }
+        Accepted::WrongNode { serves } => (Outcome::WrongNode, 0, serves),
+    };
+    SyncReply { outcome: outcome.into(), generation, message }
+}
+
+#[tonic::async_trait]
+impl<T: Target> CnAgent for Service<T> {
+    async fn sync(&self, request: Request<CnSyncRequest>) -> Result<Response<SyncReply>, RpcStatus> {
+        let request = request.into_inner();
+        let (offer, listener) =
+            want::offer::<T>(request).map_err(|e| RpcStatus::invalid_argument(e.to_string()))?;
+        let (node, generation, full) = (offer.node_id.clone(), offer.generation, offer.full);
+        let accepted = self.agent.accept(offer).await.map_err(|error| {
+            tracing::error!(%error, "the ledger cannot be written");
+            RpcStatus::unavailable(format!("the agent's ledger cannot be written: {error}"))
+        })?;
+        if matches!(accepted, Accepted::Accepted { .. }) {
+            self.agent.driver().set_node(&listener);
+            self.agent.announce();
+        }
+        tracing::debug!(node, generation, full, ?accepted, "sync");
+        Ok(Response::new(reply(accepted)))
+    }
+
+    type ObserveStream = Pin<Box<dyn Stream<Item = Result<CnObservation, RpcStatus>> + Send>>;
+
+    async fn observe(
+        &self,
+        request: Request<ObserveRequest>,
+    ) -> Result<Response<Self::ObserveStream>, RpcStatus> {
+        let node_id = request.into_inner().node_id;
+        if !node_id.is_empty()
+            && let Err(own) = self.agent.serves(&node_id)
+        {
+            return Err(RpcStatus::failed_precondition(format!("this agent serves CN {own}, not {node_id}")));
+        }
+        let agent = self.agent.clone();
+        let feed = agent.observe();
+        let messages = stream::unfold(Some((agent, feed, node_id)), |state| async move {
+            let (agent, mut feed, node_id) = state?;
+            match feed.next().await {
+                Ok(batch) => {
+                    let message = observation(&agent, &node_id, batch);
+                    Some((Ok(message), Some((agent, feed, node_id))))
+                }
+                Err(end) => Some((Err(RpcStatus::unavailable(end.to_string())), None)),
+            }
+        });
+        Ok(Response::new(Box::pin(messages)))
+    }
+}
+
+fn observation<T: Target>(
+    agent: &CnAgentHandle<T>,
+    node_id: &str,
+    batch: Batch<ControllerNode<T>>,
+) -> CnObservation {
+    let node = batch.node.map(|report| node_status(agent, node_id, report));
+    let cntlrs = batch.statuses.into_iter().map(|(_, status)| status).collect();
+    CnObservation { complete: batch.complete, generation: agent.generation(), node, cntlrs }
+}
+
+fn node_status<T: Target>(agent: &CnAgentHandle<T>, node_id: &str, report: NodeReport) -> CnStatus {
+    let other = !node_id.is_empty() && node_id != report.node_id;
+    let target = match agent.driver().conflict() {
+        Some(message) => {
+            let fault = Fault::refused("listener", message);
+            vda_proto::v1::ResourceStatus { since_ms: report.target.since_ms, ..status::failed(&fault) }
+        }
+        None => report.target,
+    };
+    CnStatus {
+        schema_version: vda_proto::SCHEMA_VERSION,
+        cn_id: if other { node_id.to_owned() } else { report.node_id },
+        observed_generation: if other { 0 } else { report.generation },
+        agent: None,
+        target: Some(target),
+    }
+}
+
+/// Runs the agent until shutdown.
+///
+/// # Errors
+/// If the ledger cannot be opened or the address cannot be listened on.
+pub async fn serve(args: Args, shutdown: Shutdown) -> anyhow::Result<()> {
+    let dir = settings::state_dir(args.state_dir.as_deref(), &args.sock_path);
+    let ledger = Arc::new(Ledger::open(&dir).context("cannot open the ledger")?);
+    let target = Client::new(&args.sock_path, args.sock_timeout);
+    let node = ControllerNode::new(target.clone(), args.tr_conf, args.lis_conf, Arc::clone(&ledger));
+    let options = AgentOptions { resync_interval: args.resync_interval, ..AgentOptions::default() };
+    let agent = Agent::new(node, target, ledger, options, shutdown.token());
+    let listener = TcpListener::bind(&args.address)
+        .await
+        .with_context(|| format!("cannot listen on --address {}", args.address))?;
+    tracing::info!(address = %listener.local_addr()?, state_dir = %dir.display(), "serving");
+    let worker = agent.clone();
+    shutdown.spawn(async move { worker.run().await });
+    let service = CnAgentServer::new(Service::new(agent)).max_decoding_message_size(MAX_REQUEST);
+    tonic::transport::Server::builder()
+        .layer(RequestIdLayer)
+        .tcp_nodelay(true)
+        .add_service(service)
+        .serve_with_incoming_shutdown(TcpListenerStream::new(listener), shutdown.triggered())
+        .await
+        .context("the gRPC server failed")
+}
