@@ -2,6 +2,7 @@
 
 use std::time::{Duration, UNIX_EPOCH};
 
+pub(crate) use vda_model::sizes::format as size;
 use vda_proto::v1::{Condition, NvmfListener, Qos, ResourceStatus};
 
 use crate::table::{Cell, Tone};
@@ -83,15 +84,4 @@ pub(crate) fn qos(qos: Option<&Qos>) -> String {
     ];
     let set = limits.iter().filter(|(limit, _)| *limit > 0).map(|(limit, unit)| format!("{limit} {unit}"));
     set.collect::<Vec<_>>().join(", ")
-}
-
-/// `64MiB`: the biggest unit that shows it exactly.
-pub(crate) fn size(bytes: u64) -> String {
-    let units = ["B", "KiB", "MiB", "GiB", "TiB", "PiB"];
-    let (mut value, mut unit) = (bytes, 0);
-    while value > 0 && value.is_multiple_of(1024) && unit + 1 < units.len() {
-        value /= 1024;
-        unit += 1;
-    }
-    format!("{value}{}", units[unit])
 }

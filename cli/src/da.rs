@@ -55,7 +55,7 @@ pub(crate) struct Create {
     /// Size hosts see, such as 10GiB
     #[arg(long, value_name = "SIZE", value_parser = size::parse, required_unless_present = "size_mb")]
     size: Option<u64>,
-    /// Space to take from disks in each copy; by default the size and what the array's own lvstore needs
+    /// Least space to take from disks for each copy; by default the size and what the array's own lvstore needs
     #[arg(long, value_name = "SIZE", value_parser = size::parse)]
     physical_size: Option<u64>,
     /// How many mirror sets the data is striped over (raid0)
@@ -107,8 +107,6 @@ impl Create {
         };
         let physical_size_bytes = match (self.physical_size, self.go.physical_size_mb) {
             (Some(bytes), _) => bytes,
-            // There it is what the array may hold, without what its lvstore needs for itself.
-            (None, Some(mib)) if Some(mib) == self.go.size_mb => 0,
             (None, mib) => bytes("--physical-size-mb", mib.unwrap_or(0))?,
         };
         Ok(CreateDaRequest {

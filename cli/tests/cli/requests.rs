@@ -29,7 +29,7 @@ const TUTORIAL: [(&str, &str); 14] = [
     ),
     (
         "da create --da-name da0 --size-mb 64 --physical-size-mb 64 --cntlr-cnt 1 --strip-cnt 1 --strip-size-kb 64",
-        "da create da0 --size 64MiB --stripes 1 --stripe-size 64KiB --replicas 1 --cntlrs 1",
+        "da create da0 --size 64MiB --physical-size 64MiB --stripes 1 --stripe-size 64KiB --replicas 1 --cntlrs 1",
     ),
     ("da get --da-name da0", "da get da0"),
     (
