@@ -5,6 +5,7 @@
 
 pub mod app;
 pub mod bdev;
+pub mod initiator;
 pub mod lvstore;
 pub mod nvmf;
 pub mod rpc;

@@ -8,6 +8,7 @@ mod error;
 pub mod file;
 pub mod malloc;
 pub mod null;
+pub mod nvme;
 mod qos;
 mod registry;
 mod stats;

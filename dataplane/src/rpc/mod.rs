@@ -14,6 +14,7 @@
 
 mod bad_params;
 mod bdev;
+mod bdev_nvme;
 mod framework;
 mod lvol;
 mod nvmf;
@@ -117,6 +118,7 @@ impl Methods {
         framework::register(&mut methods);
         bdev::register(&mut methods, app);
         lvol::register(&mut methods, app);
+        bdev_nvme::register(&mut methods, app);
         nvmf::register(&mut methods, app);
         methods
     }
