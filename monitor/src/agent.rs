@@ -43,9 +43,11 @@ impl Agent {
     /// # Errors
     /// If that is not an address.
     pub(crate) fn new(node: Node, address: &str) -> Result<Self, String> {
-        let endpoint = Endpoint::from_shared(format!("http://{address}")).map_err(|e| format!("{address:?}: {e}"))?;
+        let endpoint =
+            Endpoint::from_shared(format!("http://{address}")).map_err(|e| format!("{address:?}: {e}"))?;
         let channel = endpoint.connect_timeout(CONNECT_TIMEOUT).tcp_nodelay(true).connect_lazy();
-        let wire = InterceptedService::new(channel, propagate as fn(Request<()>) -> Result<Request<()>, Status>);
+        let wire =
+            InterceptedService::new(channel, propagate as fn(Request<()>) -> Result<Request<()>, Status>);
         Ok(match node {
             Node::Dn(_) => Self::Dn(DnAgentClient::new(wire).max_decoding_message_size(MAX_MESSAGE_BYTES)),
             Node::Cn(_) => Self::Cn(CnAgentClient::new(wire).max_decoding_message_size(MAX_MESSAGE_BYTES)),
@@ -69,7 +71,10 @@ impl Agent {
     }
 
     /// Asks for everything it observes, and then for every change.
-    pub(crate) async fn observe(self, node_id: String) -> Result<BoxStream<'static, Result<Report, Status>>, Status> {
+    pub(crate) async fn observe(
+        self,
+        node_id: String,
+    ) -> Result<BoxStream<'static, Result<Report, Status>>, Status> {
         let request = ObserveRequest { node_id };
         match self {
             Self::Dn(mut agent) => {

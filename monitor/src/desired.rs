@@ -7,12 +7,10 @@ use std::collections::BTreeSet;
 use vda_model::delta::Node;
 use vda_model::ids::{CnId, DaId, DnId, ExpId, PdId};
 use vda_model::keys::{
-    AnyKey, CnGenKey, CnSpecKey, CnStatusKey, CntlrSpecKey, CntlrStatusKey, DnGenKey, DnShareKey, DnSpecKey, DnStatusKey,
-    ExpSpecKey, Key, LegStateKey, PdSpecKey, ShareStatusKey,
+    AnyKey, CnGenKey, CnSpecKey, CnStatusKey, CntlrSpecKey, CntlrStatusKey, DnGenKey, DnShareKey, DnSpecKey,
+    DnStatusKey, ExpSpecKey, Key, LegStateKey, PdSpecKey, ShareStatusKey,
 };
-use vda_proto::v1::{
-    CnSyncRequest, CntlrSync, Condition, DnSyncRequest, PdSync, ResourceStatus, ShareSync,
-};
+use vda_proto::v1::{CnSyncRequest, CntlrSync, Condition, DnSyncRequest, PdSync, ResourceStatus, ShareSync};
 use vda_store::{KvError, Snapshot};
 
 use crate::agent::SyncRequest;
@@ -72,7 +70,12 @@ fn ids(das: &BTreeSet<DaId>) -> Vec<String> {
     das.iter().map(ToString::to_string).collect()
 }
 
-fn build_dn(snapshot: &Snapshot, dn: DnId, extent: &Extent, retry: &BTreeSet<DaId>) -> Result<Option<Built>, KvError> {
+fn build_dn(
+    snapshot: &Snapshot,
+    dn: DnId,
+    extent: &Extent,
+    retry: &BTreeSet<DaId>,
+) -> Result<Option<Built>, KvError> {
     let Some(spec) = snapshot.get(&DnSpecKey(dn))? else { return Ok(None) };
     let generation = generation(snapshot, Node::Dn(dn));
     let (full, base_generation) = base_of(extent);
@@ -177,7 +180,12 @@ fn is_ready(status: Option<&ResourceStatus>) -> bool {
     status.is_some_and(|s| s.condition() == Condition::Ready)
 }
 
-fn build_cn(snapshot: &Snapshot, cn: CnId, extent: &Extent, retry: &BTreeSet<DaId>) -> Result<Option<Built>, KvError> {
+fn build_cn(
+    snapshot: &Snapshot,
+    cn: CnId,
+    extent: &Extent,
+    retry: &BTreeSet<DaId>,
+) -> Result<Option<Built>, KvError> {
     let Some(spec) = snapshot.get(&CnSpecKey(cn))? else { return Ok(None) };
     let generation = generation(snapshot, Node::Cn(cn));
     let (full, base_generation) = base_of(extent);

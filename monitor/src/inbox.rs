@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::Notify;
 use vda_model::delta::Node;
-use vda_model::ids::{CnId, DaId, DnId};
+use vda_model::ids::DaId;
 
 /// Merged messages.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -20,13 +20,19 @@ pub(crate) struct Mail {
     pub(crate) retry: BTreeSet<DaId>,
     /// Something that deletions wait for may have happened.
     pub(crate) held: bool,
+    /// The generation was raised although nothing else changed: tell the agent everything again.
+    pub(crate) resync: bool,
+    /// The generation was raised.
+    pub(crate) touched: bool,
 }
 
 impl Mail {
-    fn merge(&mut self, other: Self) {
+    pub(crate) fn merge(&mut self, other: Self) {
         self.everything |= other.everything;
         self.node |= other.node;
         self.held |= other.held;
+        self.resync |= other.resync;
+        self.touched |= other.touched;
         self.das.extend(other.das);
         self.retry.extend(other.retry);
     }
@@ -74,10 +80,6 @@ impl Inboxes {
         self.lock().remove(&node);
     }
 
-    pub(crate) fn has(&self, node: Node) -> bool {
-        self.lock().contains_key(&node)
-    }
-
     /// To one node, if it is ours.
     pub(crate) fn post(&self, node: Node, mail: Mail) {
         let inbox = self.lock().get(&node).cloned();
@@ -90,23 +92,8 @@ impl Inboxes {
         self.lock().values().for_each(|inbox| inbox.post(mail.clone()));
     }
 
-    pub(crate) fn dn(&self, dn: DnId, mail: Mail) {
-        self.post(Node::Dn(dn), mail);
-    }
-
-    pub(crate) fn cn(&self, cn: CnId, mail: Mail) {
-        self.post(Node::Cn(cn), mail);
-    }
-
-    /// To all of our CNs for which `has` holds.
-    pub(crate) fn cns(&self, has: impl Fn(CnId) -> bool, mail: &Mail) {
-        let ours: Vec<CnId> =
-            self.lock().keys().filter_map(|node| if let Node::Cn(cn) = node { Some(*cn) } else { None }).collect();
-        ours.into_iter().filter(|cn| has(*cn)).for_each(|cn| self.cn(cn, mail.clone()));
-    }
-
-    pub(crate) fn all_dns(&self, mail: &Mail) {
-        let inboxes = self.lock();
-        inboxes.iter().filter(|(node, _)| matches!(node, Node::Dn(_))).for_each(|(_, inbox)| inbox.post(mail.clone()));
+    /// The nodes that have one.
+    pub(crate) fn nodes(&self) -> Vec<Node> {
+        self.lock().keys().copied().collect()
     }
 }

@@ -27,7 +27,11 @@ impl Liveness {
         if !listed || self.is(Condition::Ready) {
             return false;
         }
-        let status = ResourceStatus { condition: Condition::Ready.into(), since_ms: now_ms, ..ResourceStatus::default() };
+        let status = ResourceStatus {
+            condition: Condition::Ready.into(),
+            since_ms: now_ms,
+            ..ResourceStatus::default()
+        };
         self.verdict = Some(status);
         true
     }

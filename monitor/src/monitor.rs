@@ -46,5 +46,7 @@ pub(crate) async fn run_on(kv: Arc<dyn Kv>, config: &Config, shutdown: &Shutdown
 }
 
 fn hostname() -> String {
-    std::fs::read_to_string("/proc/sys/kernel/hostname").map(|name| name.trim().to_owned()).unwrap_or_default()
+    std::fs::read_to_string("/proc/sys/kernel/hostname")
+        .map(|name| name.trim().to_owned())
+        .unwrap_or_default()
 }

@@ -45,7 +45,9 @@ impl From<DnObservation> for Report {
             complete: message.complete,
             generation: message.generation,
             node: message.node.map(NodeStatus::Dn),
-            components: shares.filter_map(|s| component(&s.da_id.clone(), ComponentStatus::Share(s))).collect(),
+            components: shares
+                .filter_map(|s| component(&s.da_id.clone(), ComponentStatus::Share(s)))
+                .collect(),
         }
     }
 }
@@ -57,7 +59,9 @@ impl From<CnObservation> for Report {
             complete: message.complete,
             generation: message.generation,
             node: message.node.map(NodeStatus::Cn),
-            components: cntlrs.filter_map(|s| component(&s.da_id.clone(), ComponentStatus::Cntlr(s))).collect(),
+            components: cntlrs
+                .filter_map(|s| component(&s.da_id.clone(), ComponentStatus::Cntlr(s)))
+                .collect(),
         }
     }
 }

@@ -1,87 +1,122 @@
-//! Which drivers a change in etcd concerns. Pure, but for the delivery.
+//! Which drivers a change in etcd concerns. Pure: all changes of one notification together, so that a generation arrives with what it stands for.
+
+use std::collections::BTreeMap;
 
 use vda_model::delta::Node;
 use vda_model::ids::{CnId, DaId, DnId};
-use vda_model::keys::{AnyKey, CntlrSpecKey, CntlrStatusKey, DaTombstoneKey, DnShareKey, Key, ShareStatusKey};
+use vda_model::keys::{
+    AnyKey, CntlrSpecKey, CntlrStatusKey, DaTombstoneKey, DnShareKey, Key, ShareStatusKey,
+};
 use vda_proto::v1::{Condition, ShareStatus};
 use vda_store::Snapshot;
 
-use crate::inbox::{Inboxes, Mail};
+use crate::inbox::Mail;
 
-fn of_node() -> Mail {
-    Mail { node: true, ..Mail::default() }
+/// Mail for the drivers among `ours`.
+pub(crate) struct Sorter<'a> {
+    snapshot: &'a Snapshot,
+    ours: &'a [Node],
+    mail: BTreeMap<Node, Mail>,
 }
 
-fn of_da(da: DaId) -> Mail {
-    Mail { das: [da].into(), ..Mail::default() }
-}
+impl<'a> Sorter<'a> {
+    pub(crate) fn new(snapshot: &'a Snapshot, ours: &'a [Node]) -> Self {
+        Self { snapshot, ours, mail: BTreeMap::new() }
+    }
 
-fn of_held() -> Mail {
-    Mail { held: true, ..Mail::default() }
-}
+    fn post(&mut self, node: Node, mail: Mail) {
+        if self.ours.contains(&node) {
+            self.mail.entry(node).or_default().merge(mail);
+        }
+    }
 
-fn retry(da: DaId) -> Mail {
-    Mail { retry: [da].into(), ..Mail::default() }
-}
+    fn post_where(&mut self, concerns: impl Fn(Node) -> bool, mail: &Mail) {
+        let ours = self.ours;
+        ours.iter().filter(|node| concerns(**node)).for_each(|node| self.post(*node, mail.clone()));
+    }
 
-/// Tells the drivers of this monitor that `key` changed.
-pub(crate) fn route(snapshot: &Snapshot, key: &AnyKey, inboxes: &Inboxes) {
-    match key {
-        AnyKey::DnSpec(dn) | AnyKey::PdSpec(dn, _) => inboxes.dn(*dn, of_node()),
-        // A wake-up only: whether the node's own records changed is told by their keys.
-        AnyKey::DnGen(dn) | AnyKey::DnCapacity(dn) | AnyKey::DnStatus(dn) => inboxes.dn(*dn, Mail::default()),
-        AnyKey::DnShare(dn, da) => inboxes.dn(*dn, of_da(*da)),
-        AnyKey::ShareStatus(dn, da) => {
-            // If the DN is ours, its driver has told the CN's already.
-            if !inboxes.has(Node::Dn(*dn)) {
-                route_ready(snapshot, *dn, *da, None, inboxes);
+    /// `key` has changed.
+    pub(crate) fn sort(&mut self, key: &AnyKey) {
+        let of_da = |da: &DaId| Mail { das: [*da].into(), ..Mail::default() };
+        let touched = || Mail { touched: true, ..Mail::default() };
+        match key {
+            AnyKey::DnSpec(dn) | AnyKey::PdSpec(dn, _) => {
+                self.post(Node::Dn(*dn), Mail { node: true, ..Mail::default() })
             }
+            AnyKey::CnSpec(cn) => self.post(Node::Cn(*cn), Mail { node: true, ..Mail::default() }),
+            AnyKey::DnGen(dn) => self.post(Node::Dn(*dn), touched()),
+            AnyKey::CnGen(cn) => self.post(Node::Cn(*cn), touched()),
+            AnyKey::DnCapacity(dn) | AnyKey::DnStatus(dn) => self.post(Node::Dn(*dn), Mail::default()),
+            AnyKey::CnCapacity(cn) => self.post(Node::Cn(*cn), Mail::default()),
+            AnyKey::DnShare(dn, da) => self.post(Node::Dn(*dn), of_da(da)),
+            AnyKey::ShareStatus(dn, da) => self.share_status(*dn, *da),
+            AnyKey::CnStatus(cn) => {
+                self.post(Node::Cn(*cn), Mail::default());
+                let held = Mail { held: true, ..Mail::default() };
+                self.post_where(|node| matches!(node, Node::Dn(_)), &held);
+            }
+            AnyKey::CntlrSpec(cn, da) => {
+                self.post(Node::Cn(*cn), of_da(da));
+                self.release(*da);
+            }
+            AnyKey::ExpSpec(cn, da, _) => self.post(Node::Cn(*cn), of_da(da)),
+            AnyKey::CntlrStatus(_, da) => self.release(*da),
+            AnyKey::LegState(da, _) => {
+                let snapshot = self.snapshot;
+                let has = |node| matches!(node, Node::Cn(cn) if snapshot.raw(&CntlrSpecKey(cn, *da).any()).is_some());
+                self.post_where(has, &of_da(da));
+            }
+            AnyKey::Da(_)
+            | AnyKey::DaTombstone(_)
+            | AnyKey::DnName(_)
+            | AnyKey::CnName(_)
+            | AnyKey::Request(_)
+            | AnyKey::Monitor(_) => {}
         }
-        AnyKey::CnSpec(cn) => inboxes.cn(*cn, of_node()),
-        AnyKey::CnGen(cn) | AnyKey::CnCapacity(cn) => inboxes.cn(*cn, Mail::default()),
-        AnyKey::CnStatus(cn) => {
-            inboxes.cn(*cn, Mail::default());
-            inboxes.all_dns(&of_held());
+    }
+
+    /// If the DN is ours, its driver has told the CN's already.
+    fn share_status(&mut self, dn: DnId, da: DaId) {
+        if self.ours.contains(&Node::Dn(dn)) {
+            return;
         }
-        AnyKey::CntlrSpec(cn, da) => {
-            inboxes.cn(*cn, of_da(*da));
-            release(snapshot, *da, inboxes);
+        let status = self.snapshot.get(&ShareStatusKey(dn, da)).ok().flatten();
+        let waiting = status.and_then(|s| waits_for(self.snapshot, dn, da, &s.value));
+        if let Some(cn) = waiting {
+            self.post(Node::Cn(cn), Mail { retry: [da].into(), ..Mail::default() });
         }
-        AnyKey::ExpSpec(cn, da, _) => inboxes.cn(*cn, of_da(*da)),
-        AnyKey::CntlrStatus(_, da) => release(snapshot, *da, inboxes),
-        AnyKey::LegState(da, _) => {
-            let has = |cn: CnId| snapshot.raw(&CntlrSpecKey(cn, *da).any()).is_some();
-            inboxes.cns(has, &of_da(*da));
+    }
+
+    /// The DNs that still have something of a deleted array may go on.
+    fn release(&mut self, da: DaId) {
+        let Ok(Some(tombstone)) = self.snapshot.get(&DaTombstoneKey(da)) else { return };
+        for dn in tombstone.value.dn_ids.iter().filter_map(|id| id.parse::<DnId>().ok()) {
+            self.post(Node::Dn(dn), Mail { held: true, ..Mail::default() });
         }
-        AnyKey::Da(_)
-        | AnyKey::DaTombstone(_)
-        | AnyKey::DnName(_)
-        | AnyKey::CnName(_)
-        | AnyKey::Request(_)
-        | AnyKey::Monitor(_) => {}
+    }
+
+    /// What came together.
+    pub(crate) fn finish(mut self) -> BTreeMap<Node, Mail> {
+        for mail in self.mail.values_mut() {
+            mail.resync = mail.touched && !mail.node && mail.das.is_empty();
+        }
+        self.mail
     }
 }
 
-/// The DNs that still have something of a deleted array may go on.
-fn release(snapshot: &Snapshot, da: DaId, inboxes: &Inboxes) {
-    let Ok(Some(tombstone)) = snapshot.get(&DaTombstoneKey(da)) else { return };
-    for dn in tombstone.value.dn_ids.iter().filter_map(|id| id.parse::<DnId>().ok()) {
-        inboxes.dn(dn, of_held());
-    }
-}
-
-/// A share that has become READY: the controller may have been waiting for it. `status`: as just reported, else as stored.
-pub(crate) fn route_ready(snapshot: &Snapshot, dn: DnId, da: DaId, status: Option<&ShareStatus>, inboxes: &Inboxes) {
-    let stored = || snapshot.get(&ShareStatusKey(dn, da)).ok().flatten().map(|s| s.value);
-    let Some(status) = status.cloned().or_else(stored) else { return };
+/// The CN whose controller may have been waiting for this share, which has just become READY.
+pub(crate) fn waits_for(snapshot: &Snapshot, dn: DnId, da: DaId, status: &ShareStatus) -> Option<CnId> {
     let ready = |s: Option<Condition>| s == Some(Condition::Ready);
-    if status.vds.is_empty() || !status.vds.iter().all(|vd| ready(vd.status.as_ref().map(|s| s.condition()))) {
-        return;
+    if status.vds.is_empty() || !status.vds.iter().all(|vd| ready(vd.status.as_ref().map(|s| s.condition())))
+    {
+        return None;
     }
-    let Ok(Some(share)) = snapshot.get(&DnShareKey(dn, da)) else { return };
-    let Ok(cn) = share.value.cn_id.parse::<CnId>() else { return };
+    let share = snapshot.get(&DnShareKey(dn, da)).ok().flatten()?.value;
+    let cn: CnId = share.cn_id.parse().ok()?;
     let cntlr = snapshot.get(&CntlrStatusKey(cn, da)).ok().flatten().and_then(|s| s.value.status);
-    if !share.value.deleting && !ready(cntlr.map(|s| s.condition())) {
-        inboxes.cn(cn, retry(da));
-    }
+    (!share.deleting && !ready(cntlr.map(|s| s.condition()))).then_some(cn)
 }
+
+#[cfg(test)]
+#[path = "routing_tests.rs"]
+mod tests;

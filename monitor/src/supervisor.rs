@@ -12,7 +12,7 @@ use vda_store::{ChangeSet, Snapshot, owner_of};
 use crate::context::Context;
 use crate::driver::Driver;
 use crate::inbox::Mail;
-use crate::routing::route;
+use crate::routing::Sorter;
 
 struct Running {
     address: String,
@@ -47,7 +47,8 @@ impl Supervisor {
     }
 
     fn apply(&mut self, set: &ChangeSet) {
-        let assigns = |key: &AnyKey| matches!(key, AnyKey::DnSpec(_) | AnyKey::CnSpec(_) | AnyKey::Monitor(_));
+        let assigns =
+            |key: &AnyKey| matches!(key, AnyKey::DnSpec(_) | AnyKey::CnSpec(_) | AnyKey::Monitor(_));
         if set.everything || set.keys.iter().any(assigns) {
             self.assign();
         }
@@ -55,7 +56,13 @@ impl Supervisor {
         if set.everything {
             inboxes.post_all(&Mail { everything: true, node: true, held: true, ..Mail::default() });
         }
-        self.context.cache.read(|snapshot| set.keys.iter().for_each(|key| route(snapshot, key, &inboxes)));
+        let nodes = inboxes.nodes();
+        let mail = self.context.cache.read(|snapshot| {
+            let mut sorter = Sorter::new(snapshot, &nodes);
+            set.keys.iter().for_each(|key| sorter.sort(key));
+            sorter.finish()
+        });
+        mail.into_iter().for_each(|(node, mail)| inboxes.post(node, mail));
     }
 
     /// Starts and stops drivers, so that exactly our nodes have one.
@@ -119,8 +126,12 @@ fn nodes(snapshot: &Snapshot) -> BTreeMap<Node, String> {
     let mut nodes = BTreeMap::new();
     for (key, raw) in dns.chain(cns) {
         let found = match key {
-            AnyKey::DnSpec(dn) => raw.decode::<DnSpecKey>(key).map(|spec| (Node::Dn(*dn), spec.value.address)),
-            AnyKey::CnSpec(cn) => raw.decode::<CnSpecKey>(key).map(|spec| (Node::Cn(*cn), spec.value.address)),
+            AnyKey::DnSpec(dn) => {
+                raw.decode::<DnSpecKey>(key).map(|spec| (Node::Dn(*dn), spec.value.address))
+            }
+            AnyKey::CnSpec(cn) => {
+                raw.decode::<CnSpecKey>(key).map(|spec| (Node::Cn(*cn), spec.value.address))
+            }
             _ => continue,
         };
         match found {

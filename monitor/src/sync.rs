@@ -56,7 +56,7 @@ impl SyncState {
     }
 
     pub(crate) fn note(&mut self, mail: &Mail) {
-        if mail.everything {
+        if mail.everything || mail.resync {
             self.doubt();
         }
         self.node_dirty |= mail.node;
@@ -73,20 +73,16 @@ impl SyncState {
         if self.in_flight.is_some() || generation == 0 || generation < self.not_before {
             return None;
         }
-        let full = || Some((Extent::Full, self.retry.clone()));
-        let Some(base) = self.base else { return full() };
-        let newer = generation > base;
-        if newer && self.dirty.is_empty() && !self.node_dirty {
-            // Nothing changed but the generation: somebody asked to sync the node.
-            return full();
-        }
-        let something = newer || !self.dirty.is_empty() || !self.retry.is_empty();
+        let Some(base) = self.base else { return Some((Extent::Full, self.retry.clone())) };
+        // A higher generation alone is no reason: what it stands for is still on its way to us.
+        let something = self.node_dirty || !self.dirty.is_empty() || !self.retry.is_empty();
         something.then(|| (Extent::Delta { base, das: self.dirty.clone() }, self.retry.clone()))
     }
 
-    /// `extent` is not worth sending: it says nothing that the agent does not know.
+    /// It turned out to say nothing that the agent does not know.
     pub(crate) fn skipped(&mut self, held: BTreeSet<DaId>) {
         self.dirty.clear();
+        self.node_dirty = false;
         self.held.extend(held);
     }
 

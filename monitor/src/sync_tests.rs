@@ -80,12 +80,14 @@ fn a_retry_needs_no_new_generation_and_is_not_lost_by_a_failure() {
 }
 
 #[test]
-fn a_generation_without_changes_asks_for_everything() {
-    let state = accepted(5);
-    assert_eq!(state.next(6).unwrap().0, Extent::Full);
+fn a_generation_is_told_with_what_it_stands_for() {
     let mut state = accepted(5);
+    assert_eq!(state.next(6), None, "the change itself has not reached us yet");
     state.note(&Mail { node: true, ..Mail::default() });
     assert_eq!(state.next(6).unwrap().0, Extent::Delta { base: 5, das: BTreeSet::new() });
+    let mut state = accepted(5);
+    state.note(&Mail { resync: true, ..Mail::default() });
+    assert_eq!(state.next(6).unwrap().0, Extent::Full, "somebody asked to sync the node");
 }
 
 #[test]

@@ -4,35 +4,16 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use vda_model::ids::{CnId, DnId};
+use vda_model::delta::{Node, node_of};
 use vda_model::keys::{AnyKey, CnGenKey, CnNameKey, CnSpecKey, DnGenKey, DnNameKey, DnSpecKey, Key};
 use vda_proto::v1::{CnSpec, DnSpec, NameIndex};
 
 use crate::store::decode;
 use crate::{KvError, Tx};
 
-/// Which node's desired state a key belongs to.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum NodeId {
-    /// A disk node.
-    Dn(DnId),
-    /// A controller node.
-    Cn(CnId),
-}
-
-/// The node whose agent must be told when `key` changes. The books of a node are not told to its agent.
-#[must_use]
-pub fn node_of(key: &AnyKey) -> Option<NodeId> {
-    match key {
-        AnyKey::DnSpec(dn) | AnyKey::PdSpec(dn, _) | AnyKey::DnShare(dn, _) => Some(NodeId::Dn(*dn)),
-        AnyKey::CnSpec(cn) | AnyKey::CntlrSpec(cn, _) | AnyKey::ExpSpec(cn, _, _) => Some(NodeId::Cn(*cn)),
-        _ => None,
-    }
-}
-
 pub(crate) async fn derive(tx: &Tx) -> Result<(), KvError> {
     let written = tx.written();
-    let nodes: BTreeSet<NodeId> = written.iter().filter_map(node_of).collect();
+    let nodes: BTreeSet<Node> = written.iter().filter_map(node_of).collect();
     for node in nodes {
         derive_generation(tx, node);
     }
@@ -58,12 +39,12 @@ pub(crate) async fn derive(tx: &Tx) -> Result<(), KvError> {
 }
 
 /// A node that is removed takes its generation with it.
-fn derive_generation(tx: &Tx, node: NodeId) {
+fn derive_generation(tx: &Tx, node: Node) {
     match node {
-        NodeId::Dn(dn) if tx.own_write(&AnyKey::DnSpec(dn)) == Some(None) => tx.delete(&DnGenKey(dn)),
-        NodeId::Dn(dn) => tx.touch_dn(dn),
-        NodeId::Cn(cn) if tx.own_write(&AnyKey::CnSpec(cn)) == Some(None) => tx.delete(&CnGenKey(cn)),
-        NodeId::Cn(cn) => tx.touch_cn(cn),
+        Node::Dn(dn) if tx.own_write(&AnyKey::DnSpec(dn)) == Some(None) => tx.delete(&DnGenKey(dn)),
+        Node::Dn(dn) => tx.touch_dn(dn),
+        Node::Cn(cn) if tx.own_write(&AnyKey::CnSpec(cn)) == Some(None) => tx.delete(&CnGenKey(cn)),
+        Node::Cn(cn) => tx.touch_cn(cn),
     }
 }
 

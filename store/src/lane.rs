@@ -99,6 +99,7 @@ struct Batch {
     below: Arc<Mutex<Writes>>,
     footprint: Footprint,
     bytes: usize,
+    keys: usize,
     members: Vec<Entry>,
 }
 
@@ -274,17 +275,24 @@ impl Batch {
         self.footprint.reads.extend(new.reads);
         self.below.lock().unwrap_or_else(PoisonError::into_inner).extend(new.writes.clone());
         self.footprint.writes.extend(new.writes);
+        self.keys = self.count_keys();
         self.members.push(entry);
         Ok(())
     }
 
     fn fits(&self, new: &Footprint, bytes: usize) -> bool {
-        let reads = &self.footprint.reads;
+        let (reads, writes) = (&self.footprint.reads, &self.footprint.writes);
         let agrees = new.reads.iter().all(|(key, revision)| reads.get(key).is_none_or(|r| r == revision));
-        let mut keys: std::collections::BTreeSet<&String> =
-            reads.keys().chain(self.footprint.writes.keys()).collect();
-        keys.extend(new.reads.keys().chain(new.writes.keys()));
-        agrees && keys.len() <= MAX_TXN_OPS && self.bytes + bytes <= MAX_BATCH_BYTES
+        let unseen = |key: &&String| !reads.contains_key(*key) && !writes.contains_key(*key);
+        let more = new.reads.keys().filter(unseen).count()
+            + new.writes.keys().filter(|key| !new.reads.contains_key(*key)).filter(unseen).count();
+        agrees && self.keys + more <= MAX_TXN_OPS && self.bytes + bytes <= MAX_BATCH_BYTES
+    }
+
+    /// Keys read or written.
+    fn count_keys(&self) -> usize {
+        let Footprint { reads, writes } = &self.footprint;
+        reads.len() + writes.keys().filter(|key| !reads.contains_key(*key)).count()
     }
 }
 

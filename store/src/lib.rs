@@ -6,12 +6,12 @@
 //! - [`WatchCache`] is a local copy of part of the keys, consistent at one revision.
 //! - [`Membership`] and [`owner_of`] split work among processes.
 //!
-//! Generations and name indexes are derived ([`mod@derive`]): no caller writes them.
+//! The generations of nodes and the indexes of their names are derived from the other writes: no caller writes them.
 
 mod backoff;
 mod cache;
 mod commit;
-pub mod derive;
+mod derive;
 mod error;
 mod etcd;
 mod flaky;

@@ -10,16 +10,8 @@ use vda_model::keys::{AnyKey, Key, Prefix, Scope};
 use crate::kv::{KeyValue, Kv, LeaseId, RangeRequest};
 use crate::{KvError, Lane};
 
-/// A record with the revision it was read at.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Versioned<V> {
-    /// The record.
-    pub value: V,
-    /// `mod_revision`. 0: written by this transaction, or by another one that is to be committed together with it.
-    pub revision: u64,
-    /// `create_revision`, 0 as above.
-    pub create_revision: u64,
-}
+/// `revision` is 0 for what was written by this transaction, or by one that is to be committed together with it.
+pub use vda_model::Versioned;
 
 /// A record as stored, decoded on demand.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -28,13 +20,11 @@ pub struct Raw {
     pub bytes: Bytes,
     /// `mod_revision`.
     pub revision: u64,
-    /// `create_revision`.
-    pub create_revision: u64,
 }
 
 impl From<KeyValue> for Raw {
     fn from(kv: KeyValue) -> Self {
-        Self { bytes: kv.value, revision: kv.mod_revision, create_revision: kv.create_revision }
+        Self { bytes: kv.value, revision: kv.mod_revision }
     }
 }
 
@@ -46,7 +36,7 @@ impl Raw {
     pub fn decode<K: Key>(&self, key: &AnyKey) -> Result<Versioned<K::Value>, KvError> {
         let value = decode::<K::Value>(&self.bytes)
             .map_err(|detail| KvError::Corrupt { key: key.to_string(), detail })?;
-        Ok(Versioned { value, revision: self.revision, create_revision: self.create_revision })
+        Ok(Versioned::new(value, self.revision))
     }
 }
 

@@ -5,8 +5,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
 use prost::Message;
+use vda_model::Delta;
 use vda_model::ids::{CnId, DnId};
-use vda_model::keys::{AnyKey, CnGenKey, DnGenKey, Key, Prefix};
+use vda_model::keys::{AnyKey, CnGenKey, DnGenKey, Key, Prefix, Sink};
 
 use crate::cache::ReadCache;
 use crate::kv::{KeyValue, Kv, LeaseId, RangeRequest};
@@ -115,7 +116,7 @@ impl Tx {
         };
         let raw = match found {
             Below::Absent => return Ok(None),
-            Below::Pending(new) => Raw { bytes: new.bytes, revision: 0, create_revision: 0 },
+            Below::Pending(new) => Raw { bytes: new.bytes, revision: 0 },
             Below::Stored(kv) => Raw::from(kv),
         };
         raw.decode::<K>(&any).map(Some)
@@ -130,7 +131,7 @@ impl Tx {
         let any = key.any();
         let raw = match self.below(&any, guess_absent).await? {
             Below::Absent => return Ok(None),
-            Below::Pending(new) => Raw { bytes: new.bytes, revision: 0, create_revision: 0 },
+            Below::Pending(new) => Raw { bytes: new.bytes, revision: 0 },
             Below::Stored(kv) => Raw::from(kv),
         };
         raw.decode::<K>(&any).map(|versioned| Some(versioned.value))
@@ -175,6 +176,11 @@ impl Tx {
         self.write(key.any(), None, None);
     }
 
+    /// Writes what a transition wants.
+    pub fn apply(&self, delta: &Delta) {
+        delta.apply(&mut self.clone());
+    }
+
     /// Raises the generation of a DN although none of its records change ("sync it now"). Where they change it is raised anyway.
     pub fn touch_dn(&self, dn: DnId) {
         self.write(DnGenKey(dn).any(), Some(Vec::new()), None);
@@ -213,5 +219,16 @@ impl Tx {
             reads,
             writes: writes.into_iter().map(|(key, new)| (key.path(prefix), new)).collect(),
         })
+    }
+}
+
+/// As [`Tx::put`] and [`Tx::delete`].
+impl Sink for Tx {
+    fn put<K: Key>(&mut self, key: &K, value: &K::Value) {
+        Self::put(self, key, value);
+    }
+
+    fn delete<K: Key>(&mut self, key: &K) {
+        Self::delete(self, key);
     }
 }

@@ -1,4 +1,5 @@
 //! A real etcd in a temporary directory. Killed with its owner.
+#![allow(clippy::unwrap_used)]
 
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};

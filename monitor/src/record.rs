@@ -1,0 +1,370 @@
+//! What a report changes in etcd, as the body of one transaction: statuses that differ from the stored ones, the ends of deletions, the
+//! books of a DN, the state of legs. The decisions are `vda_model`'s transitions.
+//!
+//! Rules that hold whoever else writes: a status never replaces one about a newer revision; `initialised` stays once it was stored; a leg's
+//! state changes only by a report made knowing that state (see docs/adr/0005-mirror-membership.md).
+
+use vda_model::Error;
+use vda_model::delta::Node;
+use vda_model::ids::{CnId, DaId, DnId, ExpId, PdId};
+use vda_model::keys::{
+    CnCapacityKey, CnSpecKey, CnStatusKey, CntlrSpecKey, CntlrStatusKey, DaTombstoneKey, DnCapacityKey,
+    DnShareKey, DnSpecKey, DnStatusKey, ExpSpecKey, LegStateKey, PdSpecKey, ShareStatusKey,
+};
+use vda_model::transitions::{finish, leg, reported};
+use vda_proto::SCHEMA_VERSION;
+use vda_proto::v1::{CnStatus, CntlrSpec, CntlrStatus, DnCapacity, DnStatus, ResourceStatus, ShareStatus};
+use vda_store::{Abort, KvError, OrAbort, Snapshot, Tx, Versioned};
+
+use crate::desired::{exps_of, pds_of};
+use crate::report::{ComponentStatus, NodeStatus};
+
+/// What one transaction records about a node.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(crate) struct Entry {
+    /// Also the node's own status is to be recorded.
+    pub(crate) node: Option<NodeEntry>,
+    pub(crate) components: Vec<ComponentEntry>,
+}
+
+/// About the node itself.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(crate) struct NodeEntry {
+    /// Whether its agent is reachable; `None`: not known yet, what is stored stands.
+    pub(crate) agent: Option<ResourceStatus>,
+    /// As the agent last reported it.
+    pub(crate) reported: Option<NodeStatus>,
+    /// Highest generation its agent is known to have accepted.
+    pub(crate) generation: u64,
+    /// PDs that may be at their end.
+    pub(crate) pds: Vec<PdId>,
+}
+
+/// About a component.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct ComponentEntry {
+    pub(crate) da: DaId,
+    pub(crate) status: ComponentStatus,
+    /// EXPs of the array on this CN.
+    pub(crate) exps: Vec<ExpId>,
+}
+
+impl ComponentEntry {
+    pub(crate) fn new(snapshot: &Snapshot, node: Node, da: DaId, status: ComponentStatus) -> Self {
+        let exps = match node {
+            Node::Cn(cn) => exps_of(snapshot, cn, da),
+            Node::Dn(_) => Vec::new(),
+        };
+        Self { da, status, exps }
+    }
+}
+
+/// PDs of a node that are being deleted.
+pub(crate) fn ending_pds(snapshot: &Snapshot, node: Node) -> Vec<PdId> {
+    let Node::Dn(dn) = node else { return Vec::new() };
+    let deleting =
+        |pd: &PdId| snapshot.get(&PdSpecKey(dn, *pd)).ok().flatten().is_some_and(|spec| spec.value.deleting);
+    pds_of(snapshot, dn).into_iter().filter(deleting).collect()
+}
+
+/// Whether the node itself, or a PD of it, is being deleted.
+pub(crate) fn is_ending(snapshot: &Snapshot, node: Node) -> bool {
+    let deleting = match node {
+        Node::Dn(dn) => snapshot.get(&DnSpecKey(dn)).ok().flatten().is_some_and(|spec| spec.value.deleting),
+        Node::Cn(cn) => snapshot.get(&CnSpecKey(cn)).ok().flatten().is_some_and(|spec| spec.value.deleting),
+    };
+    deleting || !ending_pds(snapshot, node).is_empty()
+}
+
+/// Whether recording this status may change anything. When in doubt, yes.
+pub(crate) fn is_news(snapshot: &Snapshot, node: Node, da: DaId, status: &ComponentStatus) -> bool {
+    match (node, status) {
+        (Node::Dn(dn), ComponentStatus::Share(new)) => {
+            let stored = snapshot.get(&ShareStatusKey(dn, da)).ok().flatten();
+            new.gone || stored.is_none_or(|old| merge_share(Some(&old.value), new) != old.value)
+        }
+        (Node::Cn(cn), ComponentStatus::Cntlr(new)) => {
+            let stored = snapshot.get(&CntlrStatusKey(cn, da)).ok().flatten();
+            let legs_behind = || {
+                let spec = snapshot.get(&CntlrSpecKey(cn, da)).ok().flatten();
+                spec.is_none_or(|spec| {
+                    new.legs.iter().any(|observed| {
+                        let state = snapshot.get(&LegStateKey(da, observed.leg)).ok().flatten();
+                        leg_change(&spec.value, state.as_ref(), new, observed.leg).is_some()
+                    })
+                })
+            };
+            let ended = new.gone || new.exps.iter().any(|exp| exp.gone);
+            let stamped = CntlrStatus { schema_version: SCHEMA_VERSION, ..new.clone() };
+            ended || stored.is_none_or(|old| old.value != stamped) || legs_behind()
+        }
+        _ => false,
+    }
+}
+
+/// The body of the transaction.
+pub(crate) async fn record(tx: Tx, node: Node, entry: &Entry) -> Result<(), Abort<Error>> {
+    for component in &entry.components {
+        match (node, &component.status) {
+            (Node::Dn(dn), ComponentStatus::Share(status)) => {
+                record_share(&tx, dn, component.da, status).await?
+            }
+            (Node::Cn(cn), ComponentStatus::Cntlr(status)) => {
+                record_cntlr(&tx, cn, component, status).await?
+            }
+            _ => {}
+        }
+    }
+    match (node, &entry.node) {
+        (Node::Dn(dn), Some(entry)) => record_dn(&tx, dn, entry).await,
+        (Node::Cn(cn), Some(entry)) => record_cn(&tx, cn, entry).await,
+        (_, None) => Ok(()),
+    }
+}
+
+async fn record_share(tx: &Tx, dn: DnId, da: DaId, new: &ShareStatus) -> Result<(), Abort<Error>> {
+    let key = ShareStatusKey(dn, da);
+    let Some(share) = tx.get(&DnShareKey(dn, da)).await? else {
+        // Its end is recorded already; a status would outlive it.
+        return Ok(());
+    };
+    let stored = tx.get(&key).await?.map(|s| s.value);
+    if stored.as_ref().is_some_and(|old| old.observed_revision > new.observed_revision) {
+        return Ok(());
+    }
+    if share.value.deleting && new.gone {
+        let capacity = dn_capacity(tx, dn).await?;
+        let tombstone = tx.get(&DaTombstoneKey(da)).await?.map(|t| t.value);
+        let (status, tombstone) = (Some(new), tombstone.as_ref());
+        let view = finish::ShareView {
+            dn,
+            da,
+            share: &share,
+            status,
+            capacity: &capacity,
+            tombstone,
+            forced: false,
+        };
+        if let Some(delta) = finish::share(view).or_abort()? {
+            tx.apply(&delta);
+            return Ok(());
+        }
+    }
+    let merged = merge_share(stored.as_ref(), new);
+    if stored.as_ref() != Some(&merged) {
+        tx.put(&key, &merged);
+    }
+    Ok(())
+}
+
+async fn dn_capacity(tx: &Tx, dn: DnId) -> Result<DnCapacity, KvError> {
+    Ok(tx.get(&DnCapacityKey(dn)).await?.map(|c| c.value).unwrap_or_default())
+}
+
+/// `initialised` stays, also of VDs that an agent which lost its memory does not list.
+fn merge_share(old: Option<&ShareStatus>, new: &ShareStatus) -> ShareStatus {
+    let mut merged = ShareStatus { schema_version: SCHEMA_VERSION, ..new.clone() };
+    for was in old.iter().flat_map(|old| &old.vds).filter(|vd| vd.initialised) {
+        match merged.vds.iter_mut().find(|vd| vd.vd_id == was.vd_id) {
+            Some(vd) => vd.initialised = true,
+            None => merged.vds.push(was.clone()),
+        }
+    }
+    merged
+}
+
+async fn record_cntlr(
+    tx: &Tx,
+    cn: CnId,
+    entry: &ComponentEntry,
+    new: &CntlrStatus,
+) -> Result<(), Abort<Error>> {
+    let (da, key) = (entry.da, CntlrStatusKey(cn, entry.da));
+    let Some(spec) = tx.get(&CntlrSpecKey(cn, da)).await? else { return Ok(()) };
+    let stored = tx.get(&key).await?.map(|s| s.value);
+    if stored.as_ref().is_some_and(|old| old.observed_revision > new.observed_revision) {
+        return Ok(());
+    }
+    if spec.value.deleting && new.gone && finish_cntlr(tx, cn, entry, &spec, new).await? {
+        return Ok(());
+    }
+    let merged = CntlrStatus { schema_version: SCHEMA_VERSION, ..new.clone() };
+    if stored.as_ref() != Some(&merged) {
+        tx.put(&key, &merged);
+    }
+    finish_exps(tx, cn, entry, &spec, new).await?;
+    record_legs(tx, cn, da, &spec.value, new).await
+}
+
+async fn finish_cntlr(
+    tx: &Tx,
+    cn: CnId,
+    entry: &ComponentEntry,
+    spec: &Versioned<CntlrSpec>,
+    status: &CntlrStatus,
+) -> Result<bool, Abort<Error>> {
+    let mut exps = Vec::new();
+    for exp in &entry.exps {
+        if let Some(found) = tx.get(&ExpSpecKey(cn, entry.da, *exp)).await? {
+            exps.push((*exp, found.revision));
+        }
+    }
+    let capacity = tx.get(&CnCapacityKey(cn)).await?.map(|c| c.value).unwrap_or_default();
+    let tombstone = tx.get(&DaTombstoneKey(entry.da)).await?.map(|t| t.value);
+    let view = finish::CntlrView {
+        cn,
+        da: entry.da,
+        spec,
+        exps: &exps,
+        status: Some(status),
+        capacity: &capacity,
+        tombstone: tombstone.as_ref(),
+        forced: false,
+    };
+    let delta = finish::cntlr(view).or_abort()?;
+    if let Some(delta) = &delta {
+        tx.apply(delta);
+    }
+    Ok(delta.is_some())
+}
+
+async fn finish_exps(
+    tx: &Tx,
+    cn: CnId,
+    entry: &ComponentEntry,
+    spec: &Versioned<CntlrSpec>,
+    status: &CntlrStatus,
+) -> Result<(), Abort<Error>> {
+    let mut ended = false;
+    for exp in &entry.exps {
+        let Some(found) = tx.get(&ExpSpecKey(cn, entry.da, *exp)).await? else { continue };
+        if let Some(delta) = finish::exp(cn, entry.da, *exp, &found, Some(status), false) {
+            tx.apply(&delta);
+            ended = true;
+        }
+    }
+    if ended {
+        // The revision of what the agent is told is the highest of its records. Without this it would fall, and the agent, which never goes
+        // back to an older revision, would not learn that the EXP is no longer listed.
+        tx.put(&CntlrSpecKey(cn, entry.da), &spec.value);
+    }
+    Ok(())
+}
+
+async fn record_legs(
+    tx: &Tx,
+    cn: CnId,
+    da: DaId,
+    spec: &CntlrSpec,
+    status: &CntlrStatus,
+) -> Result<(), Abort<Error>> {
+    for observed in &status.legs {
+        let state = tx.get(&LegStateKey(da, observed.leg)).await?;
+        if let Some(new) = leg_change(spec, state.as_ref(), status, observed.leg) {
+            let delta = leg::store(cn, da, state.as_ref().map(|s| &s.value), new).or_abort()?;
+            tx.apply(&delta);
+        }
+    }
+    Ok(())
+}
+
+/// What a controller's report changes in the state of one of its legs. A report made before the agent knew the present state says nothing about
+/// it: a report delayed since before an election must not bring back the members that lost it.
+fn leg_change(
+    spec: &CntlrSpec,
+    state: Option<&Versioned<vda_proto::v1::LegState>>,
+    status: &CntlrStatus,
+    leg: u32,
+) -> Option<vda_proto::v1::LegState> {
+    let knows_it = state.is_none_or(|state| state.revision > 0 && status.observed_revision >= state.revision);
+    if !knows_it || !spec.primary || spec.deleting {
+        return None;
+    }
+    let of = spec.legs.iter().find(|l| l.leg == leg)?;
+    let observed = status.legs.iter().find(|l| l.leg == leg)?;
+    leg::observe(state.map(|s| &s.value), &spec.da_id, of, observed)
+}
+
+async fn record_dn(tx: &Tx, dn: DnId, entry: &NodeEntry) -> Result<(), Abort<Error>> {
+    let Some(spec) = tx.get(&DnSpecKey(dn)).await? else { return Ok(()) };
+    let stored = tx.get(&DnStatusKey(dn)).await?.map(|s| s.value);
+    let mut capacity = dn_capacity(tx, dn).await?;
+    let reported = match &entry.reported {
+        Some(NodeStatus::Dn(reported)) => Some(reported),
+        _ => None,
+    };
+    let merged = merge_dn(dn, stored.as_ref(), reported, entry, &capacity);
+    if stored.as_ref() != Some(&merged) {
+        tx.put(&DnStatusKey(dn), &merged);
+    }
+    if let Some(delta) = reported.and_then(|reported| reported::capacity(dn, &capacity, reported)) {
+        tx.apply(&delta);
+        capacity = dn_capacity(tx, dn).await?;
+    }
+    // What the agent says now, not what was kept of what it said before.
+    let said = reported.map(|r| DnStatus { observed_generation: merged.observed_generation, ..r.clone() });
+    for pd in &entry.pds {
+        let Some(spec) = tx.get(&PdSpecKey(dn, *pd)).await? else { continue };
+        if let Some(delta) = finish::pd(dn, *pd, &spec, &capacity, said.as_ref(), false).or_abort()? {
+            tx.apply(&delta);
+            capacity = dn_capacity(tx, dn).await?;
+        }
+    }
+    if let Some(delta) = finish::dn(dn, &spec, &capacity, said.as_ref(), false) {
+        tx.apply(&delta);
+    }
+    Ok(())
+}
+
+/// The status to store. PDs of the books that the agent does not list keep what is known of them.
+fn merge_dn(
+    dn: DnId,
+    old: Option<&DnStatus>,
+    reported: Option<&DnStatus>,
+    entry: &NodeEntry,
+    capacity: &DnCapacity,
+) -> DnStatus {
+    let old = old.cloned().unwrap_or_default();
+    let mut merged = reported.cloned().unwrap_or_else(|| old.clone());
+    merged.schema_version = SCHEMA_VERSION;
+    merged.dn_id = dn.to_string();
+    merged.agent = entry.agent.clone().or_else(|| old.agent.clone());
+    merged.observed_generation = entry.generation.max(old.observed_generation);
+    for was in &old.pds {
+        match merged.pds.iter_mut().find(|pd| pd.pd_id == was.pd_id) {
+            Some(pd) => pd.initialised |= was.initialised,
+            None => merged.pds.push(was.clone()),
+        }
+    }
+    merged.pds.retain(|pd| capacity.pds.iter().any(|known| known.pd_id == pd.pd_id));
+    merged
+}
+
+async fn record_cn(tx: &Tx, cn: CnId, entry: &NodeEntry) -> Result<(), Abort<Error>> {
+    let Some(spec) = tx.get(&CnSpecKey(cn)).await? else { return Ok(()) };
+    let stored = tx.get(&CnStatusKey(cn)).await?.map(|s| s.value);
+    let old = stored.clone().unwrap_or_default();
+    let reported = match &entry.reported {
+        Some(NodeStatus::Cn(reported)) => Some(reported),
+        _ => None,
+    };
+    let merged = CnStatus {
+        schema_version: SCHEMA_VERSION,
+        cn_id: cn.to_string(),
+        observed_generation: entry.generation.max(old.observed_generation),
+        agent: entry.agent.clone().or(old.agent),
+        target: reported.map_or(old.target, |r| r.target.clone()),
+    };
+    if stored.as_ref() != Some(&merged) {
+        tx.put(&CnStatusKey(cn), &merged);
+    }
+    let capacity = tx.get(&CnCapacityKey(cn)).await?.map(|c| c.value).unwrap_or_default();
+    if let Some(delta) = finish::cn(cn, &spec, &capacity, Some(&merged), false) {
+        tx.apply(&delta);
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+#[path = "record_tests.rs"]
+mod tests;
