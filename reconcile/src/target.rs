@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use tokio::sync::watch;
 use vda_spdk::{
-    BdevSetOptions, Client, Error, FrameworkGetConfig, FrameworkStartInit, Link, NvmfCreateTransport,
+    BdevExamine, BdevSetOptions, Client, Errno, Error, FrameworkStartInit, Link, NvmfCreateTransport,
     NvmfGetTransports, Rpc, SpdkGetVersion,
 };
 
@@ -40,20 +40,21 @@ pub async fn prepare(rpc: &impl Rpc, transport: &NvmfCreateTransport) -> Result<
     ensure_transport(rpc, transport).await
 }
 
-/// The data plane was started before: by this agent in an earlier life, or by somebody else.
+/// A name no bdev has.
+const PROBE: &str = "vda-probe";
+
+/// The data plane was started before: by this agent in an earlier life, or by somebody else. What it was started with cannot be asked for
+/// everywhere, but an examine on request is refused (-22) exactly while automatic examine is on.
 async fn check_running(rpc: &impl Rpc) -> Result<(), Fault> {
-    let config = rpc.call(FrameworkGetConfig::new("bdev")).await?.unwrap_or_default();
-    let examine = config
-        .iter()
-        .find(|entry| entry.method == "bdev_set_options")
-        .and_then(|entry| entry.params.as_ref()?.get("bdev_auto_examine")?.as_bool());
-    match examine {
-        Some(false) => Ok(()),
-        Some(true) | None => Err(Fault::refused(
+    match rpc.call(BdevExamine::new(PROBE)).await {
+        Err(error) if error.errno() == Some(Errno::EINVAL) => Err(Fault::refused(
             "bdev_set_options",
             "the data plane runs with automatic examine on: it would claim disks that hold data of others. Restart it with \
              --wait-for-rpc and leave its start to the agent",
         )),
+        Err(error) if error.is_answer() => Ok(()),
+        Err(error) => Err(error.into()),
+        Ok(_) => Ok(()),
     }
 }
 
