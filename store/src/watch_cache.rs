@@ -156,13 +156,25 @@ impl WatchCache {
     /// Starts to fill it with these directories; it ends with `cancelled`.
     #[must_use]
     pub fn start(store: &Store, scopes: Vec<Scope>, cancelled: CancellationToken) -> Self {
+        Self::start_keeping(store, scopes, |_| true, cancelled)
+    }
+
+    /// As [`WatchCache::start`], but only the records that `keep` names are kept; of the others subscribers learn only that they
+    /// changed. For processes that follow much and need little.
+    #[must_use]
+    pub fn start_keeping(
+        store: &Store,
+        scopes: Vec<Scope>,
+        keep: fn(&AnyKey) -> bool,
+        cancelled: CancellationToken,
+    ) -> Self {
         let shared = Arc::new(Shared {
             snapshot: RwLock::default(),
             progress: watch::Sender::new(Progress::default()),
             subscribers: Mutex::default(),
             cancelled: cancelled.clone(),
         });
-        let follower = Follower { store: store.clone(), scopes, shared: shared.clone() };
+        let follower = Follower { store: store.clone(), scopes, keep, shared: shared.clone() };
         tokio::spawn(async move {
             tokio::select! {
                 () = follower.run() => {}
@@ -236,6 +248,9 @@ impl Shared {
     }
 }
 
+/// Records read at once.
+const LIST_PAGE: usize = 1000;
+
 /// Why watching ended.
 enum Ended {
     /// Watch again from where it ended.
@@ -247,6 +262,7 @@ enum Ended {
 struct Follower {
     store: Store,
     scopes: Vec<Scope>,
+    keep: fn(&AnyKey) -> bool,
     shared: Arc<Shared>,
 }
 
@@ -275,16 +291,24 @@ impl Follower {
     async fn list(&self) -> Result<(), Ended> {
         let mut fresh = Snapshot::default();
         for scope in &self.scopes {
-            // All directories as of the revision of the first.
-            let listing = match self.store.list_all(*scope, fresh.revision).await {
-                Ok(listing) => listing,
-                Err(KvError::Compacted { .. }) => return Err(Ended::Gap),
-                Err(error) => return Err(Ended::Lost(error)),
-            };
-            if fresh.revision == 0 {
-                fresh.revision = listing.revision;
+            let mut after = None;
+            loop {
+                // All pages of all directories as of the revision of the first.
+                let page = self.store.list(*scope, after.as_deref(), LIST_PAGE, fresh.revision).await;
+                let page = match page {
+                    Ok(page) => page,
+                    Err(KvError::Compacted { .. }) => return Err(Ended::Gap),
+                    Err(error) => return Err(Ended::Lost(error)),
+                };
+                if fresh.revision == 0 {
+                    fresh.revision = page.revision;
+                }
+                fresh.entries.extend(page.entries.into_iter().filter(|(key, _)| (self.keep)(key)));
+                after = page.next;
+                if after.is_none() {
+                    break;
+                }
             }
-            fresh.entries.extend(listing.entries);
         }
         *self.shared.snapshot.write().unwrap_or_else(PoisonError::into_inner) = fresh;
         self.shared.publish(&[], true);
@@ -331,9 +355,12 @@ impl Follower {
                 continue;
             }
             match event {
-                Event::Put(kv) => snapshot.entries.insert(key.clone(), Raw::from(kv)),
-                Event::Delete { .. } => snapshot.entries.remove(&key),
-            };
+                Event::Put(kv) if (self.keep)(&key) => {
+                    _ = snapshot.entries.insert(key.clone(), Raw::from(kv))
+                }
+                Event::Put(_) => {}
+                Event::Delete { .. } => _ = snapshot.entries.remove(&key),
+            }
             changed.push(key);
         }
         snapshot.revision = snapshot.revision.max(batch.revision);

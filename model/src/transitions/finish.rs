@@ -46,25 +46,47 @@ pub fn share(view: ShareView<'_>) -> Result<Option<Delta>, Error> {
     if !share.deleting || !(confirmed || view.forced) {
         return Ok(None);
     }
-    let mut capacity = view.capacity.clone();
-    for vd in &share.vds {
-        let pd = pd_books(&mut capacity, &vd.pd_id)?;
-        pd.deleting_vds = less(pd.deleting_vds, "deleting_vds", &pd.pd_name)?;
-        pd.used_bytes = pd.used_bytes.checked_sub(vd.size_bytes).ok_or_else(|| {
-            Error::broken(
-                format!("PD {}", pd.pd_name),
-                format!("{} of used bytes are given back, it has fewer", vd.size_bytes),
-            )
-        })?;
-        pd.qos_used = Some(qos::minus(&pd.qos_used.unwrap_or_default(), &vd.qos.unwrap_or_default()));
-    }
     let mut delta = Delta::default();
-    delta.put(DnCapacityKey(view.dn), capacity);
+    delta.put(DnCapacityKey(view.dn), given_back(view.capacity, &share.vds)?);
     delta.delete(DnShareKey(view.dn, view.da));
     delta.delete(ShareStatusKey(view.dn, view.da));
     let dn = view.dn.to_string();
     untrace(&mut delta, view.da, view.tombstone, |t| t.dn_ids.retain(|id| *id != dn));
     Ok(Some(delta))
+}
+
+/// Removes the virtual disks of a PD that will never come back from a tombstone, and the tombstone if it had no others.
+///
+/// # Errors
+/// [`Error::Broken`].
+pub fn lost_pd(view: ShareView<'_>, pd: PdId) -> Result<Option<Delta>, Error> {
+    let pd = pd.to_string();
+    let (lost, left): (Vec<_>, Vec<_>) = view.share.value.vds.iter().cloned().partition(|vd| vd.pd_id == pd);
+    if !view.share.value.deleting || lost.is_empty() {
+        return Ok(None);
+    }
+    if left.is_empty() {
+        return share(ShareView { forced: true, ..view });
+    }
+    let mut delta = Delta::default();
+    delta.put(DnCapacityKey(view.dn), given_back(view.capacity, &lost)?);
+    delta.put(DnShareKey(view.dn, view.da), v1::DnShare { vds: left, ..view.share.value.clone() });
+    Ok(Some(delta))
+}
+
+/// The books of a DN without these virtual disks, which were being deleted.
+fn given_back(books: &v1::DnCapacity, vds: &[v1::VdSpec]) -> Result<v1::DnCapacity, Error> {
+    let mut capacity = books.clone();
+    for vd in vds {
+        let pd = pd_books(&mut capacity, &vd.pd_id)?;
+        pd.deleting_vds = less(pd.deleting_vds, "deleting_vds", &pd.pd_name)?;
+        pd.used_bytes = pd.used_bytes.checked_sub(vd.size_bytes).ok_or_else(|| {
+            let why = format!("{} of used bytes are given back, it has fewer", vd.size_bytes);
+            Error::broken(format!("PD {}", pd.pd_name), why)
+        })?;
+        pd.qos_used = Some(qos::minus(&pd.qos_used.unwrap_or_default(), &vd.qos.unwrap_or_default()));
+    }
+    Ok(capacity)
 }
 
 /// Takes a node off the tombstone of a DA, and removes the tombstone with its last node.
