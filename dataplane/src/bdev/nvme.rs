@@ -329,7 +329,8 @@ impl Bdevs {
 
 impl GroupEvents for Rc<Bdevs> {
     fn added(&self, ns: &Rc<Namespace>) {
-        let uuid = [ns.ids.uuid, ns.ids.nguid].into_iter().map(Uuid::from_bytes).find(|u| !u.is_nil());
+        // As SPDK: the NGUID names the bdev, the UUID only when there is none.
+        let uuid = [ns.ids.nguid, ns.ids.uuid].into_iter().map(Uuid::from_bytes).find(|u| !u.is_nil());
         let bdev = NvmeBdev { ns: Rc::clone(ns), uuid: uuid.unwrap_or_else(Uuid::new_v4) };
         let new = NewBdev { name: bdev_name(&self.name, ns.nsid), aliases: Vec::new(), bdev: Rc::new(bdev) };
         match self.registry.register(new) {

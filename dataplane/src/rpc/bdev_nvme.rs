@@ -55,7 +55,7 @@ fn invalid(message: impl Into<String>) -> RpcError {
 }
 
 /// The longest name of which bdev names can be made.
-const NAME_MAX: usize = 63;
+const NAME_MAX: usize = 511;
 
 fn attach_request(c: BdevNvmeAttachController, o: &NvmeOptions) -> Result<Attach, RpcError> {
     if !c.trtype.eq_ignore_ascii_case("tcp") {

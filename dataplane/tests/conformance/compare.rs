@@ -10,6 +10,7 @@ use serde_json::{Map, Value};
 ///
 /// `${dir}`: the scenario's directory. `${port:NAME}`: a free TCP port. `${uuid:NAME}`: in an answer, any UUID the first time and the
 /// same one from then on. `${number}`, `${string}`, `${any}`: in an answer, anything of that kind.
+#[derive(Clone)]
 pub(crate) struct Bindings {
     dir: String,
     ports: BTreeMap<String, u16>,
@@ -113,6 +114,29 @@ impl Bindings {
                     });
                 }
             }
+        }
+    }
+
+    /// Puts the elements of lists into the order of the recorded ones that they are most similar to.
+    pub(crate) fn reorder(&self, expected: &Value, got: &mut Value) {
+        match (expected, got) {
+            (Value::Object(expected), Value::Object(got)) => {
+                for (name, field) in got {
+                    self.reorder(expected.get(name).unwrap_or(&Value::Null), field);
+                }
+            }
+            (Value::Array(expected), Value::Array(got)) => {
+                for at in 0..expected.len().min(got.len()) {
+                    let distance = |value: &Value| {
+                        let mut out = Vec::new();
+                        self.clone().compare("", &expected[at], value, &mut out);
+                        out.len()
+                    };
+                    let best = (at..got.len()).min_by_key(|other| distance(&got[*other])).unwrap();
+                    got[at..=best].rotate_right(1);
+                }
+            }
+            _ => {}
         }
     }
 

@@ -3,7 +3,7 @@
 //! - `{"file": NAME, "size": BYTES}`: a sparse file `${dir}/NAME`.
 //! - `{"start": TARGET}`: starts a target, in its start-up phase. `{"kill": TARGET}`: SIGKILL.
 //! - `{"on": TARGET, "call": METHOD, "params": {}, "result" or "error": ...}`: a call, with the recorded answer. With `"until": true` it
-//!   is repeated until the answer is that one.
+//!   is repeated until the answer is that one. With `"any_order": true` the elements of lists may come in any.
 //! - `{"on": TARGET, "send": TEXT, "answers": [...]}`: raw bytes on a connection of their own, with the values answered; `"any_order"`
 //!   when they may come in any. `"closes": true`: the target closes the connection instead.
 
@@ -41,6 +41,8 @@ struct Call {
     error: Option<Value>,
     #[serde(default)]
     until: bool,
+    #[serde(default)]
+    any_order: bool,
 }
 
 #[derive(Debug, Deserialize)]
@@ -113,11 +115,16 @@ impl Run {
             (None, Some(error)) => json!({"jsonrpc": "2.0", "id": line, "error": error}),
             _ => panic!("line {line}: neither result nor error, or both"),
         };
+        // After a difference what follows may never come: it is only reported.
+        let patience = if self.failures.is_empty() { PATIENCE } else { Duration::ZERO };
         let started = Instant::now();
         let differences = loop {
-            let got = self.targets.get_mut(&call.on).unwrap().exchange(&request);
+            let mut got = self.targets.get_mut(&call.on).unwrap().exchange(&request);
+            if call.any_order {
+                self.bindings.reorder(&expected, &mut got);
+            }
             let differences = self.differences(&call.call, &expected, &got);
-            if differences.is_empty() || !call.until || started.elapsed() > PATIENCE {
+            if differences.is_empty() || !call.until || started.elapsed() > patience {
                 break differences;
             }
             // Nothing announces it.

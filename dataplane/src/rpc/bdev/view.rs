@@ -39,6 +39,8 @@ pub(super) fn bdev(info: BdevInfo) -> Bdev {
         bdev::ClaimType::ExclusiveWrite => ClaimType::ExclusiveWrite,
         bdev::ClaimType::ReadManyWriteOne => ClaimType::ReadManyWriteOne,
     });
+    // SPDK names the memory node of these; -1 is any.
+    let numa_id = matches!(info.product_name, "Malloc disk" | "NVMe disk").then_some(-1);
     Bdev {
         driver_specific: driver_specific(&info),
         name: info.name,
@@ -56,7 +58,7 @@ pub(super) fn bdev(info: BdevInfo) -> Bdev {
         claimed: claim_type.is_some(),
         zoned: false,
         supported_io_types: supported(&info.supported),
-        numa_id: None,
+        numa_id,
         md_size: None,
         md_interleave: None,
         dif_type: None,
