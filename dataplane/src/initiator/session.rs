@@ -59,7 +59,11 @@ const EVENT_REQUESTS: usize = 3;
 /// CC: enabled, 64 byte commands, 16 byte completions.
 const CC_ENABLED: u32 = 1 | 6 << 16 | 4 << 20;
 const CC_SHUTDOWN: u32 = CC_ENABLED | 1 << 14;
-/// Time between looks at CSTS while the controller becomes ready: the specification has no event for it.
+const CSTS_SHST: u64 = 0b11 << 2;
+const CSTS_SHUTDOWN_DONE: u64 = 0b10 << 2;
+/// Time for a controller to say that its shutdown is complete.
+const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(1);
+/// Time between looks at CSTS while the controller becomes ready or shuts down: the specification has no event for it.
 const READY_POLL: Duration = Duration::from_millis(10);
 
 /// A namespace as one controller shows it.
@@ -267,15 +271,21 @@ impl Session {
         self.io.iter().for_each(Queue::close);
     }
 
-    /// Tells the controller that the host leaves (CC.SHN), then closes.
+    /// Leaves in the order of the specification (Base 3.6.1): I/O queues first, then shutdown notification, then, when the
+    /// controller says that it is done or after a second, the admin queue.
     pub async fn shutdown(&self) {
-        let shn = self.admin.submit(
-            fabrics::property_set(property::CC, CC_SHUTDOWN),
-            Bytes::new(),
-            BytesMut::new(),
-        );
-        let _ = tokio::time::timeout(Duration::from_secs(1), shn).await;
+        self.io.iter().for_each(Queue::close);
+        let _ = tokio::time::timeout(SHUTDOWN_TIMEOUT, self.notify_shutdown()).await;
         self.close();
+    }
+
+    async fn notify_shutdown(&self) -> Result<(), CommandError> {
+        self.admin(fabrics::property_set(property::CC, CC_SHUTDOWN), Bytes::new(), 0).await?;
+        let csts = fabrics::property_get(property::CSTS, false);
+        while self.admin(csts, Bytes::new(), 0).await?.0 & CSTS_SHST != CSTS_SHUTDOWN_DONE {
+            tokio::time::sleep(READY_POLL).await;
+        }
+        Ok(())
     }
 
     /// Submits an I/O command on the next queue.

@@ -71,7 +71,7 @@ pub struct NamespaceRequest {
     pub bdev_name: String,
     /// First free one if absent.
     pub nsid: Option<u32>,
-    /// 32 hexadecimal digits.
+    /// 32 hexadecimal digits; the bdev's UUID if absent, as in SPDK.
     pub nguid: Option<String>,
     /// 16 hexadecimal digits.
     pub eui64: Option<String>,
@@ -196,6 +196,7 @@ impl Target {
         if !bdev.block_size().is_power_of_two() {
             return Err(TargetError::invalid("bdev_name", &r.bdev_name, "block size is no power of two"));
         }
+        let nguid = nguid.filter(|id| *id != [0; 16]).or(Some(*bdev.uuid().as_bytes()));
         let uuid = r.uuid.filter(|u| !u.is_nil()).unwrap_or_else(|| bdev.uuid());
         let ns = Rc::new(Namespace::new(nsid, group, Ids { nguid, eui64, uuid }, bdev));
         subsystem.namespaces.borrow_mut().insert(nsid, Rc::clone(&ns));

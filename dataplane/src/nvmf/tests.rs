@@ -10,6 +10,7 @@ use vda_nvme::digest::Digests;
 
 use super::*;
 use crate::bdev::malloc::{self, MallocParams};
+use crate::bdev::nvme::{Attach, NvmeError, NvmeModule};
 use crate::bdev::{Bdev, IoError, IoFuture, NewBdev, Registration};
 use crate::initiator::group::NoEvents;
 use crate::initiator::{ConnectError, Group, HostOptions, Namespace as HostNamespace, Resilience, Session};
@@ -359,6 +360,132 @@ fn namespaces_come_grow_and_go_under_a_connected_host() {
         f.target.delete_subsystem(NQN).await.expect("deleted");
         assert!(matches!(f.target.show_qpairs(NQN), Err(TargetError::NoSubsystem { .. })));
         assert!(f.registry.open("m0", true).is_ok(), "the bdev is free again");
+    });
+}
+
+/// A bdev that grows.
+struct Growing(Rc<Cell<u64>>);
+
+impl Bdev for Growing {
+    fn product_name(&self) -> &'static str {
+        "Growing disk"
+    }
+    fn module(&self) -> &'static str {
+        "growing"
+    }
+    fn block_size(&self) -> u32 {
+        512
+    }
+    fn num_blocks(&self) -> u64 {
+        self.0.get()
+    }
+    fn uuid(&self) -> Uuid {
+        Uuid::from_u128(77)
+    }
+    fn supports(&self, _: IoType) -> bool {
+        true
+    }
+    fn driver_specific(&self) -> serde_json::Value {
+        serde_json::json!({})
+    }
+    fn read(&self, _: u64, buf: BytesMut) -> IoFuture<BytesMut> {
+        Box::pin(async move { Ok(buf) })
+    }
+    fn write(&self, _: u64, _: Bytes, _: bool) -> IoFuture<()> {
+        Box::pin(async { Ok(()) })
+    }
+    fn flush(&self) -> IoFuture<()> {
+        Box::pin(async { Ok(()) })
+    }
+    fn unmap(&self, _: u64, _: u64) -> IoFuture<()> {
+        Box::pin(async { Ok(()) })
+    }
+    fn write_zeroes(&self, _: u64, _: u64, _: bool) -> IoFuture<()> {
+        Box::pin(async { Ok(()) })
+    }
+}
+
+#[test]
+fn growth_of_a_bdev_reaches_the_bdev_of_the_host() {
+    run(async {
+        let f = fixture();
+        let blocks = Rc::new(Cell::new(100));
+        let new =
+            NewBdev { name: "grow".into(), aliases: vec![], bdev: Rc::new(Growing(Rc::clone(&blocks))) };
+        let growing = f.registry.register(new).expect("registered");
+        f.target
+            .add_ns(NQN, &NamespaceRequest { bdev_name: "grow".into(), ..Default::default() })
+            .expect("added");
+        let (remote, module) = remote(&f).await;
+        let (held, mut events) = remote.open("cn2", false).expect("the bdev of namespace 2");
+        for grown in [200, 300] {
+            blocks.set(grown);
+            growing.notify_resize();
+            let event = tokio::time::timeout(PATIENCE, events.recv()).await.expect("announced in time");
+            assert_eq!(event, Some(BdevEvent::Resized));
+            assert_eq!(remote.info("cn2").expect("there").num_blocks, grown);
+        }
+        assert_eq!(remote.info("cn1").expect("there").num_blocks, 4096);
+        drop(held);
+        module.detach("c", |_, _| true).await.expect("detached");
+        assert!(remote.list().is_empty());
+    });
+}
+
+/// Another process's registry with the namespaces attached as `cn1`, `cn2`, ....
+async fn remote(f: &Fixture) -> (Registry, Rc<NvmeModule>) {
+    let registry = Registry::new();
+    let module = NvmeModule::new(registry.clone());
+    module.attach(attach_as("c", f)).await.expect("attached");
+    (registry, module)
+}
+
+fn attach_as(name: &str, f: &Fixture) -> Attach {
+    Attach {
+        name: name.into(),
+        address: f.address,
+        subnqn: NQN.into(),
+        hostnqn: Some(HOST.into()),
+        header_digest: false,
+        data_digest: false,
+        io_queues: 1,
+        resilience: Some(resilience()),
+        policy: None,
+        multipath: true,
+    }
+}
+
+#[test]
+fn bdev_nvme_refuses_what_spdk_refuses() {
+    run(async {
+        let f = fixture();
+        let (remote, module) = remote(&f).await;
+        let attach = async |a: Attach| module.attach(a).await.map_err(|e| e.to_string());
+        assert_eq!(
+            attach(attach_as("c", &f)).await,
+            Err("A controller named c already exists with the specified network path".into())
+        );
+        assert_eq!(
+            attach(Attach { multipath: false, ..attach_as("c", &f) }).await,
+            Err("A controller named c already exists and multipath is disabled".into())
+        );
+        let elsewhere = Attach {
+            subnqn: "nqn.2016-06.io.vda:vd:b".into(),
+            address: free_address(),
+            ..attach_as("c", &f)
+        };
+        let different = format!("A controller named c already exists, but uses a different subnqn ({NQN})");
+        assert_eq!(attach(elsewhere).await, Err(different));
+        // The same namespace under another name: its UUID is taken, and nothing is left behind.
+        assert!(matches!(module.attach(attach_as("d", &f)).await, Err(NvmeError::Register { .. })));
+        assert!(matches!(module.group("d"), Err(NvmeError::NotFound { .. })));
+        let intruder = Attach { hostnqn: Some(OTHER.into()), ..attach_as("e", &f) };
+        assert!(matches!(module.attach(intruder).await, Err(NvmeError::Connect { .. })));
+        assert!(matches!(module.set_options(Default::default()), Err(NvmeError::Attached)));
+        assert!(matches!(module.detach("nope", |_, _| true).await, Err(NvmeError::NotFound { .. })));
+        assert!(matches!(module.detach("c", |_, _| false).await, Err(NvmeError::NoPath { .. })));
+        module.detach("c", |_, _| true).await.expect("detached");
+        assert!(remote.list().is_empty() && module.groups().is_empty());
     });
 }
 
