@@ -293,22 +293,23 @@ async fn record_dn(tx: &Tx, dn: DnId, entry: &NodeEntry) -> Result<(), Abort<Err
         Some(NodeStatus::Dn(reported)) => Some(reported),
         _ => None,
     };
-    let merged = merge_dn(dn, stored.as_ref(), reported, entry, &capacity);
-    if stored.as_ref() != Some(&merged) {
-        tx.put(&DnStatusKey(dn), &merged);
-    }
     if let Some(delta) = reported.and_then(|reported| reported::capacity(dn, &capacity, reported)) {
         tx.apply(&delta);
         capacity = dn_capacity(tx, dn).await?;
     }
-    // What the agent says now, not what was kept of what it said before.
-    let said = reported.map(|r| DnStatus { observed_generation: merged.observed_generation, ..r.clone() });
+    // What the agent says now, not what is kept of what it said before.
+    let observed_generation = stored.as_ref().map_or(0, |s| s.observed_generation).max(entry.generation);
+    let said = reported.map(|r| DnStatus { observed_generation, ..r.clone() });
     for pd in &entry.pds {
         let Some(spec) = tx.get(&PdSpecKey(dn, *pd)).await? else { continue };
         if let Some(delta) = finish::pd(dn, *pd, &spec, &capacity, said.as_ref(), false).or_abort()? {
             tx.apply(&delta);
             capacity = dn_capacity(tx, dn).await?;
         }
+    }
+    let merged = merge_dn(dn, stored.as_ref(), reported, entry, &capacity);
+    if stored.as_ref() != Some(&merged) {
+        tx.put(&DnStatusKey(dn), &merged);
     }
     if let Some(delta) = finish::dn(dn, &spec, &capacity, said.as_ref(), false) {
         tx.apply(&delta);
