@@ -1,6 +1,7 @@
 //! Requests recorded from SPDK, replayed: every field of every answer has to be the same.
 //!
-//! Runs against `vda_dataplane`, or with `VDA_SPDK_TGT=/path/to/spdk_tgt` against SPDK itself. What the data plane answers
+//! Runs against `vda_dataplane`, or with `VDA_SPDK_TGT=/path/to/spdk_tgt` against SPDK itself; with `VDA_SPDK_TARGETS=cn1` as well, SPDK
+//! plays only the controller node (`dn1,dn2`: only the disk nodes), and the other side is the data plane. What the data plane answers
 //! otherwise is listed, with the reason, in `docs/spdk-compatibility.md`, and that table is read here: a difference that is not in
 //! it fails, and so does a row that no longer happens. SPDK itself gets no exceptions.
 //!

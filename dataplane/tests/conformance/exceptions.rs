@@ -15,10 +15,6 @@ struct Exception {
 pub(crate) struct Exceptions(Vec<Exception>);
 
 impl Exceptions {
-    pub(crate) fn none() -> Self {
-        Self(Vec::new())
-    }
-
     pub(crate) fn of(scenario: &str) -> Self {
         let rows = include_str!("../../../docs/spdk-compatibility.md").lines().filter_map(|line| {
             let cells: Vec<&str> = line.trim().trim_matches('|').split('|').map(str::trim).collect();

@@ -22,16 +22,19 @@ pub(crate) struct Target {
 }
 
 impl Target {
-    /// Whether it is SPDK's.
-    pub(crate) fn is_spdk() -> bool {
-        std::env::var_os("VDA_SPDK_TGT").is_some()
+    /// The program of SPDK that plays the target `name`, if it is not the data plane.
+    pub(crate) fn spdk(name: &str) -> Option<PathBuf> {
+        let path = std::env::var_os("VDA_SPDK_TGT")?;
+        let only = std::env::var("VDA_SPDK_TARGETS").unwrap_or_default();
+        let is_chosen = only.is_empty() || only.split(',').any(|chosen| chosen == name);
+        is_chosen.then(|| path.into())
     }
 
     pub(crate) fn start(dir: &Path, name: &str) -> Self {
         let socket = dir.join(format!("{name}.sock"));
         let log = dir.join(format!("{name}.log"));
         let stderr = File::options().create(true).append(true).open(&log).unwrap();
-        let mut command = match std::env::var_os("VDA_SPDK_TGT") {
+        let mut command = match Self::spdk(name) {
             Some(path) => {
                 let mut command = Command::new(path);
                 // Several of them share the first core.
