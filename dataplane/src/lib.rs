@@ -8,4 +8,5 @@ pub mod bdev;
 pub mod initiator;
 pub mod lvstore;
 pub mod nvmf;
+pub mod raid;
 pub mod rpc;

@@ -102,5 +102,8 @@ pub trait Bdev: 'static {
 }
 
 #[cfg(test)]
+pub(crate) mod sim_disk;
+
+#[cfg(test)]
 #[path = "registry_tests.rs"]
 mod registry_tests;

@@ -17,5 +17,3 @@ pub use module::{ClearMethod, CreateStore, LvolInfo, LvolModule, LvsSelector, St
 
 #[cfg(test)]
 mod crash_tests;
-#[cfg(test)]
-mod sim_disk;

@@ -18,6 +18,7 @@ mod bdev_nvme;
 mod framework;
 mod lvol;
 mod nvmf;
+mod raid;
 pub mod server;
 
 use std::borrow::Cow;
@@ -119,6 +120,7 @@ impl Methods {
         bdev::register(&mut methods, app);
         lvol::register(&mut methods, app);
         bdev_nvme::register(&mut methods, app);
+        raid::register(&mut methods, app);
         nvmf::register(&mut methods, app);
         methods
     }

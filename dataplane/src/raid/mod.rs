@@ -1,0 +1,185 @@
+//! raid0, raid1 and concat (SPDK's `bdev_raid`), without superblock: the control plane says who is a member.
+//!
+//! A raid has *slots*; a slot is empty or holds a member. A member of a raid1 is in sync, or is being rebuilt and never read from.
+
+mod bdev;
+mod error;
+mod mirror;
+mod module;
+mod range_lock;
+mod rebuild;
+mod striped;
+
+use std::cell::{Cell, RefCell};
+use std::rc::{Rc, Weak};
+
+use tokio::sync::Notify;
+use uuid::Uuid;
+use vda_spdk::{RaidBaseBdev, RaidInfo, RaidLevel, RaidProcess, RaidProgress, RaidState};
+
+pub use error::RaidError;
+pub use module::{CreateRaid, RaidModule};
+
+use crate::bdev::{Descriptor, Registration};
+use range_lock::RangeLock;
+
+/// Module name of raids and of their claims.
+pub(crate) const MODULE: &str = "raid";
+
+/// Options of `bdev_raid_set_options`; a rebuild uses those in force when it starts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RaidOptions {
+    /// KiB copied while writes to them wait.
+    pub process_window_size_kb: u32,
+    /// MiB a second; 0 is unlimited.
+    pub process_max_bandwidth_mb_sec: u32,
+}
+
+impl Default for RaidOptions {
+    fn default() -> Self {
+        Self { process_window_size_kb: 1024, process_max_bandwidth_mb_sec: 0 }
+    }
+}
+
+/// A base bdev in a slot.
+struct Member {
+    desc: Descriptor,
+    /// Holds what the raid holds; false while it is being rebuilt. Reads only go to members in sync.
+    in_sync: Cell<bool>,
+    inflight: Cell<u32>,
+    idle: Notify,
+}
+
+/// Counts an I/O on a member, so that its removal can wait for the end of it.
+struct OnMember(Rc<Member>);
+
+impl OnMember {
+    fn begin(member: &Rc<Member>) -> Self {
+        member.inflight.set(member.inflight.get() + 1);
+        Self(Rc::clone(member))
+    }
+}
+
+impl Drop for OnMember {
+    fn drop(&mut self) {
+        self.0.inflight.set(self.0.inflight.get() - 1);
+        if self.0.inflight.get() == 0 {
+            self.0.idle.notify_waiters();
+        }
+    }
+}
+
+impl Member {
+    fn new(desc: Descriptor, in_sync: bool) -> Rc<Self> {
+        Rc::new(Self { desc, in_sync: Cell::new(in_sync), inflight: Cell::new(0), idle: Notify::new() })
+    }
+
+    async fn drained(&self) {
+        loop {
+            let idle = self.idle.notified();
+            if self.inflight.get() == 0 {
+                return;
+            }
+            idle.await;
+        }
+    }
+}
+
+/// A place for a member.
+#[derive(Default)]
+struct Slot {
+    /// What is, or is to come, in it.
+    name: Option<String>,
+    member: Option<Rc<Member>>,
+    /// Blocks of it that the raid uses.
+    data_size: u64,
+}
+
+/// A rebuild under way.
+#[derive(Clone)]
+struct Process {
+    target: Rc<Member>,
+    /// Blocks copied so far.
+    position: u64,
+}
+
+/// A raid.
+struct Raid {
+    name: String,
+    level: RaidLevel,
+    strip_size_kb: u32,
+    /// Nil until it is online.
+    uuid: Cell<Uuid>,
+    block_size: Cell<u32>,
+    num_blocks: Cell<u64>,
+    state: Cell<RaidState>,
+    slots: RefCell<Vec<Slot>>,
+    registration: RefCell<Option<Registration>>,
+    writes: Rc<RangeLock>,
+    process: RefCell<Option<Process>>,
+    /// Where the next read of equals goes.
+    turn: Cell<usize>,
+    module: Weak<RaidModule>,
+}
+
+impl Raid {
+    /// The members, in the order of their slots.
+    fn members(&self) -> Vec<Rc<Member>> {
+        self.slots.borrow().iter().filter_map(|s| s.member.clone()).collect()
+    }
+
+    fn has(&self, member: &Rc<Member>) -> bool {
+        self.slots.borrow().iter().any(|s| s.member.as_ref().is_some_and(|m| Rc::ptr_eq(m, member)))
+    }
+
+    /// Empties the slot of a member; `false` if it has none any more.
+    fn detach(&self, member: &Rc<Member>) -> bool {
+        let mut slots = self.slots.borrow_mut();
+        let slot = slots.iter_mut().find(|s| s.member.as_ref().is_some_and(|m| Rc::ptr_eq(m, member)));
+        let Some(slot) = slot else { return false };
+        slot.member = None;
+        slot.name = None;
+        drop(slots);
+        let is_target = self.process.borrow().as_ref().is_some_and(|p| Rc::ptr_eq(&p.target, member));
+        if is_target {
+            self.process.replace(None);
+        }
+        true
+    }
+
+    /// What `bdev_raid_get_bdevs` and `driver_specific.raid` show.
+    fn info(&self) -> RaidInfo {
+        let slots = self.slots.borrow();
+        let discovered = slots.iter().filter(|s| s.member.is_some()).count() as u32;
+        let online = self.state.get() == RaidState::Online;
+        let list = slots.iter().map(|s| RaidBaseBdev {
+            name: s.name.clone(),
+            uuid: s.member.as_ref().map_or(Uuid::nil(), |m| m.desc.uuid()),
+            is_configured: s.member.is_some(),
+            data_offset: 0,
+            data_size: s.data_size,
+        });
+        RaidInfo {
+            uuid: self.uuid.get(),
+            strip_size_kb: self.strip_size_kb,
+            state: self.state.get(),
+            raid_level: self.level,
+            superblock: false,
+            num_base_bdevs: slots.len() as u32,
+            num_base_bdevs_discovered: discovered,
+            num_base_bdevs_operational: if online { discovered } else { slots.len() as u32 },
+            base_bdevs_list: list.collect(),
+            process: self.process.borrow().as_ref().map(|p| self.process_info(p)),
+        }
+    }
+
+    fn process_info(&self, process: &Process) -> RaidProcess {
+        let total = self.num_blocks.get().max(1);
+        let percent = u32::try_from(u128::from(process.position) * 100 / u128::from(total)).unwrap_or(100);
+        RaidProcess {
+            r#type: "rebuild".to_owned(),
+            target: process.target.desc.name().to_owned(),
+            progress: RaidProgress { blocks: process.position, percent },
+        }
+    }
+}
