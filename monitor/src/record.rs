@@ -4,6 +4,8 @@
 //! Rules that hold whoever else writes: a status never replaces one about a newer revision; `initialised` stays once it was stored; a leg's
 //! state changes only by a report made knowing that state (see docs/adr/0005-mirror-membership.md).
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use vda_model::Error;
 use vda_model::delta::Node;
 use vda_model::ids::{CnId, DaId, DnId, ExpId, PdId};
@@ -13,7 +15,9 @@ use vda_model::keys::{
 };
 use vda_model::transitions::{finish, leg, reported};
 use vda_proto::SCHEMA_VERSION;
-use vda_proto::v1::{CnStatus, CntlrSpec, CntlrStatus, DnCapacity, DnStatus, ResourceStatus, ShareStatus};
+use vda_proto::v1::{
+    CnStatus, CntlrSpec, CntlrStatus, Condition, DnCapacity, DnStatus, ResourceStatus, ShareStatus, VdStatus,
+};
 use vda_store::{Abort, KvError, OrAbort, Snapshot, Tx, Versioned};
 
 use crate::desired::{exps_of, pds_of};
@@ -260,12 +264,36 @@ async fn record_legs(
 ) -> Result<(), Abort<Error>> {
     for observed in &status.legs {
         let state = tx.get(&LegStateKey(da, observed.leg)).await?;
+        let spec = if observed.needs_election { &by_seniority(tx, da, spec).await? } else { spec };
         if let Some(new) = leg_change(spec, state.as_ref(), status, observed.leg) {
             let delta = leg::store(cn, da, state.as_ref().map(|s| &s.value), new).or_abort()?;
             tx.apply(&delta);
         }
     }
     Ok(())
+}
+
+/// The same with the members of each set in the order in which they are to be elected: those whose VDs have been READY for longest come first. A
+/// member that was lost because its DN or its data plane restarted lacks what was written meanwhile, and if the controller died before it could
+/// report the loss, this is the only trace of it.
+async fn by_seniority(tx: &Tx, da: DaId, spec: &CntlrSpec) -> Result<CntlrSpec, KvError> {
+    let mut spec = spec.clone();
+    let mut since: BTreeMap<String, i64> = BTreeMap::new();
+    let sets = || spec.legs.iter().flat_map(|l| &l.groups).flat_map(|g| &g.sets);
+    let dns: BTreeSet<DnId> = sets().flat_map(|s| &s.members).filter_map(|m| m.dn_id.parse().ok()).collect();
+    for dn in dns {
+        let Some(share) = tx.get(&ShareStatusKey(dn, da)).await? else { continue };
+        let ready = |vd: VdStatus| {
+            let status = vd.status.filter(|s| s.condition() == Condition::Ready)?;
+            Some((vd.vd_id, status.since_ms))
+        };
+        since.extend(share.value.vds.into_iter().filter_map(ready));
+    }
+    for set in spec.legs.iter_mut().flat_map(|l| &mut l.groups).flat_map(|g| &mut g.sets) {
+        // Stable: without evidence the order of the record stands.
+        set.members.sort_by_key(|member| since.get(&member.vd_id).copied().unwrap_or(i64::MAX));
+    }
+    Ok(spec)
 }
 
 /// What a controller's report changes in the state of one of its legs. A report made before the agent knew the present state says nothing about

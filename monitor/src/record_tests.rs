@@ -2,8 +2,8 @@ use std::sync::Arc;
 
 use vda_model::keys::{LegStateKey, Prefix};
 use vda_proto::v1::{
-    Condition, DnShare, DnSpec, GroupSpec, LegObserved, LegSpec, LegState, Member, MemberStatus, MirrorSet,
-    PdCapacity, PdStatus, VdStatus,
+    DnShare, DnSpec, GroupSpec, LegObserved, LegSpec, LegState, Member, MemberStatus, MirrorSet, PdCapacity,
+    PdStatus,
 };
 use vda_store::{MemKv, StmError, Store};
 
@@ -97,7 +97,7 @@ async fn nothing_is_recorded_about_what_is_not_there() {
 }
 
 fn cntlr_spec() -> CntlrSpec {
-    let member = |id: &str| Member { vd_id: id.into(), ..Member::default() };
+    let member = |id: &str| Member { vd_id: id.into(), dn_id: DN.to_string(), ..Member::default() };
     let sets = vec![MirrorSet { stripe: 0, members: vec![member("a"), member("b")] }];
     let legs = vec![LegSpec {
         epoch: 1,
@@ -162,4 +162,23 @@ async fn only_the_primary_that_is_not_being_deleted_says_what_is_in_sync() {
         recorded(&store, Node::Cn(CN), of_legs(spec, false, &["a", "b"])).await.unwrap();
         assert!(store.get(&LegStateKey(DA, 0)).await.unwrap().is_none());
     }
+}
+
+#[tokio::test]
+async fn the_member_that_has_been_there_longest_is_elected() {
+    let store = store();
+    let spec = put(&store, CntlrSpecKey(CN, DA), cntlr_spec()).await;
+    recorded(&store, Node::Cn(CN), of_legs(spec, false, &["a", "b"])).await.unwrap();
+    // The DN of a restarted its data plane at 2000.
+    let vd = |id: &str, since_ms| VdStatus {
+        vd_id: id.into(),
+        status: Some(ResourceStatus { since_ms, ..status(Condition::Ready) }),
+        ..VdStatus::default()
+    };
+    let vds = vec![vd("a", 2000), vd("b", 1000)];
+    put(&store, ShareStatusKey(DN, DA), ShareStatus { schema_version: 1, vds, ..ShareStatus::default() })
+        .await;
+    let revision = leg(&store).await.revision;
+    recorded(&store, Node::Cn(CN), of_legs(revision, true, &[])).await.unwrap();
+    assert_eq!(leg(&store).await.value.in_sync, ["b"]);
 }

@@ -90,7 +90,3 @@ where
     }
     Ok(())
 }
-
-#[cfg(test)]
-#[path = "derive_tests.rs"]
-mod tests;
