@@ -3,7 +3,7 @@
 #
 #   VDA_SPDK_TGT=/path/to/spdk_tgt   run the integration tests on real SPDK
 #   VDA_CHAOS_CYCLES=200             the long form of the chaos test
-#   VDA_DENY=1                       install cargo-deny if it is not there (takes minutes), and check licences and advisories
+#   VDA_DENY=1                       install cargo-deny if it is not there (takes minutes), and check licences, sources and bans
 set -euo pipefail
 . "$(dirname "$0")/setup.sh"
 cd "$root"
@@ -43,9 +43,9 @@ if [ -n "${VDA_DENY:-}" ] && ! command -v cargo-deny >/dev/null; then cargo inst
 check "format" cargo fmt --all --check
 check "lints" cargo clippy --workspace --all-targets --locked -- -D warnings
 if command -v cargo-deny >/dev/null; then
-  check "licences and advisories" cargo deny check
+  check "licences, sources and bans" cargo deny check licenses sources bans
 else
-  summary+=("licences and advisories: NOT CHECKED, cargo-deny is not installed (VDA_DENY=1 installs it)")
+  summary+=("licences, sources and bans: NOT CHECKED, cargo-deny is not installed (VDA_DENY=1 installs it)")
 fi
 check "programs" cargo build --workspace --bins --locked
 if ! command -v cargo-nextest >/dev/null; then
