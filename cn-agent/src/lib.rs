@@ -13,7 +13,11 @@ mod report;
 mod resources;
 mod service;
 mod stack;
+#[cfg(test)]
+mod stack_tests;
 mod want;
+#[cfg(test)]
+mod world_tests;
 
 pub use driver::{CnAgentHandle, ControllerNode};
 pub use resources::{Action, Array, Id, Key, Spec, State};

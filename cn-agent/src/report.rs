@@ -10,7 +10,7 @@ use vda_proto::v1::{
 use vda_reconcile::status::{self, Book};
 use vda_reconcile::{Blocker, FaultKind, Observed, Report, Settled, Wanted};
 
-use crate::driver::{ControllerNode, leg_record, volume_record};
+use crate::driver::{leg_record, volume_record};
 use crate::mirror::{MirrorState, Source, position};
 use crate::resources::{Array, Id, State, member_bdev};
 use crate::stack::{Initialised, source};
@@ -21,8 +21,8 @@ const DATA_PLANE: &str = "the data plane of the controller node";
 /// How often a mirror set that is not whole is looked at.
 const RECHECK: Duration = Duration::from_secs(1);
 
-pub(crate) fn report<T>(
-    node: &ControllerNode<T>,
+pub(crate) fn report(
+    node: &impl Initialised,
     da: DaId,
     wanted: &Wanted<Want>,
     settled: &Settled<'_, Array>,
@@ -207,7 +207,7 @@ impl View<'_, '_> {
         (in_sync < set.members.len()).then(|| format!("{in_sync} of {} members in sync", set.members.len()))
     }
 
-    fn leg<T>(&mut self, node: &ControllerNode<T>, leg: &LegWant) -> LegObserved {
+    fn leg(&mut self, node: &impl Initialised, leg: &LegWant) -> LegObserved {
         let initialised = leg.known.as_ref().is_some_and(|known| known.initialised)
             || (node.leg(self.da, leg.leg) && node.volume(self.da))
             || self.settled.actual.known(&Id::Volume(self.da, leg.leg)).is_some();

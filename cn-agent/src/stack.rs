@@ -205,6 +205,3 @@ fn export_spec(want: &Want, exp: &ExpWant, volume: &Id) -> ExportSpec {
     }
 }
 
-#[cfg(test)]
-#[path = "stack_tests.rs"]
-mod tests;

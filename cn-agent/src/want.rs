@@ -118,7 +118,7 @@ impl LegWant {
 }
 
 /// The address of a spec's listener as SPDK spells it.
-fn listen_address(listener: Option<&NvmfListener>) -> Result<ListenAddress, BadSpec> {
+pub(crate) fn listen_address(listener: Option<&NvmfListener>) -> Result<ListenAddress, BadSpec> {
     let listener = listener.ok_or_else(|| bad("listener", "missing"))?;
     let adrfam = if listener.adrfam.eq_ignore_ascii_case("ipv6") { "IPv6" } else { "IPv4" };
     Ok(ListenAddress {
@@ -161,7 +161,7 @@ fn da_keys(field: &str, ids: &[String]) -> Result<BTreeSet<Key>, BadSpec> {
     ids.iter().map(|id| id.parse().map(Key::Da).map_err(|e| bad(field, e))).collect()
 }
 
-fn want(sync: CntlrSync, listener: &ListenAddress) -> Result<(DaId, Wanted<Want>), BadSpec> {
+pub(crate) fn want(sync: CntlrSync, listener: &ListenAddress) -> Result<(DaId, Wanted<Want>), BadSpec> {
     let spec = sync.spec.ok_or_else(|| bad("spec", "missing"))?;
     let id: DaId = spec.da_id.parse().map_err(|e| bad("spec.da_id", e))?;
     let uuid =

@@ -4,19 +4,16 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use vda_model::ids::PdId;
-use vda_model::names::OwnedName;
 use vda_proto::v1::{PdStatus, ShareStatus};
-use vda_reconcile::parts::export::{ExportSpec, NamespaceSpec};
-use vda_reconcile::parts::lvol::LvolSpec;
 use vda_reconcile::status::Book;
 use vda_reconcile::{
     Actual, Agent, Depth, Desired, Driver, Fault, Perform, Report, Settled, Target, Wanted, prepare,
 };
 use vda_spdk::{ListenAddress, NvmfCreateTransport};
 
-use crate::identity::{ns_nguid, ns_uuid, serial};
-use crate::resources::{Action, Disk, Id, Key, Spec};
-use crate::want::{PdWant, ShareWant, VdWant, Want};
+use crate::layout::{self, Knowledge};
+use crate::resources::{Action, Disk, Id, Key};
+use crate::want::{PdWant, Want};
 use crate::{observe, perform, report};
 
 /// An agent of a disk node.
@@ -68,19 +65,8 @@ impl<T: Target> DiskNode<T> {
         lock(&self.conflict).clone()
     }
 
-    /// Whether a VD that is not there can be taken for gone although the lvstore of its PD is not loaded: the PD is volatile (what was on
-    /// it is lost), or is itself given up.
-    pub(crate) fn given_up(&self, pd: PdId) -> bool {
-        let pds = lock(&self.pds);
-        pds.get(&pd).is_none_or(|pd| pd.deleting || pd.backend.volatile())
-    }
-
-    pub(crate) fn initialised(&self, id: &str) -> bool {
-        self.ledger.initialised(id)
-    }
-
     /// Why exports cannot be made at `wanted`.
-    pub(crate) fn listener_conflict(&self, wanted: &ListenAddress) -> Option<String> {
+    fn listener_conflict(&self, wanted: &ListenAddress) -> Option<String> {
         let as_seen = vda_spdk::Trid {
             traddr: Some(wanted.traddr.clone()),
             adrfam: wanted.adrfam.clone(),
@@ -95,71 +81,25 @@ impl<T: Target> DiskNode<T> {
             )
         })
     }
+}
 
-    fn want_pd(desired: &mut Desired<Disk>, id: PdId, pd: &PdWant, known: bool) {
-        if pd.deleting {
-            desired.erase.extend([Id::Bdev(id), Id::Lvstore(id)]);
-            desired.context.insert(Id::Contents(id));
-            return;
-        }
-        let spec = Spec::Lvstore {
-            bdev: pd.backend.bdev(id),
-            initialised: pd.initialised || known,
-            volatile: pd.backend.volatile(),
-        };
-        desired.want(Id::Bdev(id), Spec::Bdev(pd.backend.clone()), []);
-        desired.want(Id::Lvstore(id), spec, [Id::Bdev(id)]);
+impl<T: Target> Knowledge for DiskNode<T> {
+    fn initialised(&self, record: &str) -> bool {
+        self.ledger.initialised(record)
     }
 
-    fn want_share(&self, desired: &mut Desired<Disk>, share: &ShareWant) {
-        let conflict = self.listener_conflict(&share.listener);
-        for (vd_id, vd) in &share.vds {
-            let lvol = Id::Lvol(vd.pd, *vd_id);
-            desired.context.insert(Id::Lvstore(vd.pd));
-            if share.deleting {
-                desired.erase.extend([lvol, Id::Export(*vd_id)]);
-                continue;
-            }
-            let initialised = vd.initialised || self.initialised(&report::vd_record(*vd_id));
-            desired.want(lvol, Spec::Lvol { lvol: lvol_spec(*vd_id, vd), initialised }, [Id::Lvstore(vd.pd)]);
-            let export = match &conflict {
-                Some(why) => Spec::NoExport(why.clone()),
-                None => Spec::Export(Box::new(export_spec(*vd_id, vd, &share.listener))),
-            };
-            desired.want(Id::Export(*vd_id), export, [lvol]);
-        }
+    fn conflict(&self, listener: &ListenAddress) -> Option<String> {
+        self.listener_conflict(listener)
+    }
+
+    fn given_up(&self, pd: PdId) -> bool {
+        let pds = lock(&self.pds);
+        pds.get(&pd).is_none_or(|pd| pd.deleting || pd.backend.volatile())
     }
 }
 
 fn words(a: &ListenAddress) -> String {
     format!("{} {}:{}", a.trtype, a.traddr, a.trsvcid.as_deref().unwrap_or("?"))
-}
-
-fn lvol_spec(id: vda_model::ids::VdId, vd: &VdWant) -> LvolSpec {
-    LvolSpec {
-        lvstore: OwnedName::PdLvstore(vd.pd).to_string(),
-        name: OwnedName::VdLvol(id).to_string(),
-        size_bytes: vd.size_bytes,
-        limits: vd.limits,
-    }
-}
-
-fn export_spec(id: vda_model::ids::VdId, vd: &VdWant, listener: &ListenAddress) -> ExportSpec {
-    ExportSpec {
-        nqn: OwnedName::VdSubsystem(id).to_string(),
-        serial_number: serial(id),
-        model_number: "VDA virtual disk".to_owned(),
-        cntlids: None,
-        max_namespaces: 1,
-        ana: None,
-        hosts: BTreeSet::from([vd.owner.clone()]),
-        listener: listener.clone(),
-        namespace: NamespaceSpec {
-            bdev: OwnedName::VdBdev(vd.pd, id).to_string(),
-            uuid: ns_uuid(id),
-            nguid: ns_nguid(id),
-        },
-    }
 }
 
 impl<T: Target> Perform<Disk> for DiskNode<T> {
@@ -175,28 +115,7 @@ impl<T: Target> Driver for DiskNode<T> {
     type Status = Status;
 
     fn desired(&self, key: &Key, want: Option<&Want>, leftovers: &BTreeSet<Id>) -> Desired<Disk> {
-        let mut desired = Desired::default();
-        match (key, want) {
-            (Key::Pd(id), Some(Want::Pd(pd))) => {
-                let known = self.initialised(&report::pd_record(*id));
-                Self::want_pd(&mut desired, *id, pd, known);
-            }
-            (_, Some(Want::Share(share))) => self.want_share(&mut desired, share),
-            _ => {}
-        }
-        for id in leftovers {
-            match id {
-                Id::Lvol(..) | Id::Export(_) => {
-                    desired.erase.insert(*id);
-                }
-                // A disk nobody mentions is let go, never erased, and not even that while there is something on it.
-                Id::Bdev(pd) | Id::Lvstore(pd) => {
-                    desired.context.insert(Id::Contents(*pd));
-                }
-                Id::Contents(_) => {}
-            }
-        }
-        desired
+        layout::desired(key, want, leftovers, self)
     }
 
     async fn observe(&self, ids: &BTreeSet<Id>, _depth: Depth) -> Actual<Disk> {

@@ -7,6 +7,7 @@ pub mod args;
 mod backend;
 mod driver;
 mod identity;
+mod layout;
 mod observe;
 mod perform;
 mod report;
@@ -14,7 +15,7 @@ mod resources;
 mod service;
 mod want;
 
-pub use driver::{DiskNode, DnAgentHandle};
+pub use driver::{DiskNode, DnAgentHandle, Status};
 pub use resources::{Action, Disk, Id, Key, Spec, State};
 pub use service::{Service, serve};
 pub use want::{BadSpec, Want};

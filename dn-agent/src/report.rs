@@ -6,9 +6,10 @@ use std::time::Duration;
 use vda_model::ids::{PdId, VdId};
 use vda_proto::v1::{PdStatus, ResourceStatus, ShareStatus, VdStatus};
 use vda_reconcile::status::{self, Book};
-use vda_reconcile::{Blocker, Report, Settled, Target, Wanted};
+use vda_reconcile::{Blocker, Report, Settled, Wanted};
 
-use crate::driver::{DiskNode, Status};
+use crate::driver::Status;
+use crate::layout::Knowledge;
 use crate::resources::{Disk, Id, Key, State};
 use crate::want::{PdWant, ShareWant, VdWant, Want};
 
@@ -27,8 +28,8 @@ const DATA_PLANE: &str = "the data plane of the disk node";
 /// A deletion that waits for a disk is looked at again after this time.
 const RECHECK: Duration = Duration::from_secs(2);
 
-pub(crate) fn report<T: Target>(
-    node: &DiskNode<T>,
+pub(crate) fn report(
+    node: &impl Knowledge,
     key: &Key,
     wanted: &Wanted<Want>,
     settled: &Settled<'_, Disk>,
@@ -83,8 +84,8 @@ fn waits_for(id: Id) -> String {
     }
 }
 
-fn report_pd<T: Target>(
-    node: &DiskNode<T>,
+fn report_pd(
+    node: &impl Knowledge,
     id: PdId,
     pd: &PdWant,
     revision: u64,
@@ -124,8 +125,8 @@ fn deletion(deleting: bool, gone: bool, status: ResourceStatus) -> ResourceStatu
     }
 }
 
-fn report_share<T: Target>(
-    node: &DiskNode<T>,
+fn report_share(
+    node: &impl Knowledge,
     share: &ShareWant,
     settled: &Settled<'_, Disk>,
     book: &mut Book,
@@ -150,8 +151,8 @@ fn report_share<T: Target>(
 }
 
 /// Whether nothing of it is left, and its status.
-fn report_vd<T: Target>(
-    node: &DiskNode<T>,
+fn report_vd(
+    node: &impl Knowledge,
     id: VdId,
     vd: &VdWant,
     deleting: bool,
