@@ -204,4 +204,3 @@ fn export_spec(want: &Want, exp: &ExpWant, volume: &Id) -> ExportSpec {
         namespace: NamespaceSpec { bdev: volume.name(), uuid: exp.ns_uuid, nguid: exp.ns_nguid.clone() },
     }
 }
-

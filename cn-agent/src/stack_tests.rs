@@ -6,7 +6,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use proptest::prelude::*;
 use vda_model::ids::{DaId, VdId};
 use vda_proto::v1::{
-    CntlrSpec, CntlrStatus, CntlrSync, Condition, ExpSpec, GroupSpec, LegSpec, LegState, Member, MirrorSet, NvmfListener,
+    CntlrSpec, CntlrStatus, CntlrSync, Condition, ExpSpec, GroupSpec, LegSpec, LegState, Member, MirrorSet,
+    NvmfListener,
 };
 use vda_reconcile::status::Book;
 use vda_reconcile::{Actual, Desired, Observed, Plan, Settled, Wanted, plan};
@@ -33,7 +34,12 @@ impl Initialised for Ledger {
 }
 
 fn listener(port: &str) -> NvmfListener {
-    NvmfListener { trtype: "tcp".into(), adrfam: "ipv4".into(), traddr: "127.0.0.1".into(), trsvcid: port.into() }
+    NvmfListener {
+        trtype: "tcp".into(),
+        adrfam: "ipv4".into(),
+        traddr: "127.0.0.1".into(),
+        trsvcid: port.into(),
+    }
 }
 
 pub(crate) fn vd(stripe: u32, replica: u32) -> VdId {
@@ -53,7 +59,8 @@ fn leg_spec(stripes: u32, replicas: u32, groups: u32) -> LegSpec {
         stripe,
         members: (0..replicas).map(|replica| member(group * stripes + stripe, replica)).collect(),
     };
-    let group = |group| GroupSpec { group, strip_size_kib: 64, sets: (0..stripes).map(|s| set(group, s)).collect() };
+    let group =
+        |group| GroupSpec { group, strip_size_kib: 64, sets: (0..stripes).map(|s| set(group, s)).collect() };
     LegSpec {
         leg: 0,
         epoch: 1,
@@ -102,6 +109,7 @@ struct Scene {
     deleting: bool,
     book: Book,
     status: Option<CntlrStatus>,
+    backwards: bool,
 }
 
 impl Scene {
@@ -116,6 +124,7 @@ impl Scene {
             deleting: false,
             book: Book::default(),
             status: None,
+            backwards: false,
         }
     }
 
@@ -140,6 +149,11 @@ impl Scene {
             wave.steps.retain(|step| !failures.contains_key(&step.id));
             if wave.steps.is_empty() {
                 return self.report(&desired, &actual, &wave, &failures);
+            }
+            // Steps of a wave are independent: they run at the same time, in any order.
+            self.backwards = !self.backwards;
+            if self.backwards {
+                wave.steps.reverse();
             }
             for step in &wave.steps {
                 for action in &step.actions {
@@ -167,7 +181,8 @@ impl Scene {
         let (da, wanted) = self.want();
         let settled = Settled { desired, actual, plan: wave, failures };
         let report =
-            crate::report::report(&self.ledger, da, &wanted, &settled, self.status.as_ref(), &mut self.book).unwrap();
+            crate::report::report(&self.ledger, da, &wanted, &settled, self.status.as_ref(), &mut self.book)
+                .unwrap();
         self.ledger.0.extend(report.initialised);
         self.ledger.0.retain(|record| !report.gone.contains(record));
         self.status = Some(report.status);
@@ -179,7 +194,8 @@ impl Scene {
             return;
         }
         let observed = &status.legs[0];
-        if let Some(new) = vda_model::transitions::leg::observe(self.known.as_ref(), DA, &self.leg, observed) {
+        if let Some(new) = vda_model::transitions::leg::observe(self.known.as_ref(), DA, &self.leg, observed)
+        {
             self.known = Some(new);
         }
     }
@@ -369,7 +385,9 @@ fn several_members_in_sync_wait_for_an_election() {
     scene.agent(usize::MAX);
     let status = scene.status.clone().unwrap();
     assert!(status.legs[0].needs_election);
-    assert!(status.legs[0].members.iter().all(|m| m.status.as_ref().unwrap().condition() == Condition::Ready));
+    assert!(
+        status.legs[0].members.iter().all(|m| m.status.as_ref().unwrap().condition() == Condition::Ready)
+    );
     assert!(status.status.unwrap().on.contains("election"), "the blocker is named");
     scene.monitor();
     assert_eq!(scene.known.as_ref().unwrap().in_sync.len(), 1);
@@ -405,6 +423,7 @@ fn what_was_not_seen_is_not_reported_as_lost() {
     let (da, wanted) = scene.want();
     let failures = BTreeMap::new();
     let settled = Settled { desired: &desired, actual: &blind, plan: &wave, failures: &failures };
-    let report = crate::report::report(&scene.ledger, da, &wanted, &settled, before.as_ref(), &mut scene.book);
+    let report =
+        crate::report::report(&scene.ledger, da, &wanted, &settled, before.as_ref(), &mut scene.book);
     assert!(report.is_none(), "the last report stands");
 }

@@ -9,8 +9,8 @@ use vda_reconcile::parts::lvol::{Limits, LvolAction, LvolState};
 use vda_reconcile::parts::lvstore::{LvstoreAction, LvstoreState};
 use vda_reconcile::{Actual, Fault, Observed};
 use vda_spdk::{
-    BdevRaidCreate, ControllerState, ListenAddress, NvmfHost, NvmfNamespace, NvmfSubsystem, RaidLevel, SubsystemType,
-    Trid,
+    BdevRaidCreate, ControllerState, ListenAddress, NvmfHost, NvmfNamespace, NvmfSubsystem, RaidLevel,
+    SubsystemType, Trid,
 };
 
 use crate::mirror::MirrorState;
@@ -63,7 +63,8 @@ fn no(op: &str, why: impl Into<String>) -> Done {
 
 impl World {
     pub(crate) fn new<'a>(members: impl Iterator<Item = &'a Member>) -> Self {
-        let vd = |m: &Member| Vd { exported: true, up: true, nqn: m.nqn.clone(), content: Content::default() };
+        let vd =
+            |m: &Member| Vd { exported: true, up: true, nqn: m.nqn.clone(), content: Content::default() };
         let vds: BTreeMap<VdId, Vd> = members.map(|m| (m.vd_id.parse().unwrap(), vd(m))).collect();
         let stripes: BTreeSet<u64> = vds.keys().map(|v| (v.bits() - 1) / 16).collect();
         let replicated = vds.len() > stripes.len();
@@ -257,7 +258,11 @@ impl World {
             Action::Attach(call) => self.attach(&call.name, call.hostnqn.clone().unwrap_or_default()),
             Action::Detach { name } => self.detach(name),
             Action::CreateNull { name, .. } => {
-                if self.nulls.insert(name.clone()) { Ok(()) } else { no("bdev_null_create", "exists") }
+                if self.nulls.insert(name.clone()) {
+                    Ok(())
+                } else {
+                    no("bdev_null_create", "exists")
+                }
             }
             Action::DeleteNull { name } => {
                 if self.raids.values().any(|raid| raid.slots.contains(&Some(name.clone()))) {
@@ -346,7 +351,8 @@ impl World {
         if self.vd_of(bdev).is_some() {
             self.violation(format!("member {bdev} is taken out"));
         }
-        let slot = self.raids.values_mut().flat_map(|raid| &mut raid.slots).find(|s| s.as_deref() == Some(bdev));
+        let slot =
+            self.raids.values_mut().flat_map(|raid| &mut raid.slots).find(|s| s.as_deref() == Some(bdev));
         match slot {
             Some(slot) => {
                 *slot = None;
@@ -369,7 +375,11 @@ impl World {
                 Ok(())
             }
             LvstoreAction::Expect { missing, .. } => {
-                if self.lvstore.is_some() { Ok(()) } else { no("bdev_examine", missing.clone()) }
+                if self.lvstore.is_some() {
+                    Ok(())
+                } else {
+                    no("bdev_examine", missing.clone())
+                }
             }
             LvstoreAction::Create { bdev, name, .. } => {
                 if self.lvstore.is_some() {
@@ -470,7 +480,8 @@ impl World {
     fn look(&self, id: &Id) -> (Observed<State>, Vec<Id>) {
         let name = id.name();
         let found = |state: Option<State>| state.map_or(Observed::Absent, Observed::Known);
-        let bases = |raid: &Raid| raid.slots.iter().flatten().filter_map(|b| Id::of_bdev(b)).collect::<Vec<_>>();
+        let bases =
+            |raid: &Raid| raid.slots.iter().flatten().filter_map(|b| Id::of_bdev(b)).collect::<Vec<_>>();
         match id {
             Id::Member(_, vd) => (found(self.member(*vd)), vec![]),
             Id::Spare(..) => (found(self.nulls.contains(&name).then_some(State::Spare)), vec![]),
@@ -512,7 +523,9 @@ impl World {
                 (found(self.volume.map(volume)), vec![Id::Lvstore(*da, *leg)])
             }
             Id::Export(nqn) => {
-                let Some(subsystem) = self.exports.get(nqn).cloned() else { return (Observed::Absent, vec![]) };
+                let Some(subsystem) = self.exports.get(nqn).cloned() else {
+                    return (Observed::Absent, vec![]);
+                };
                 let on = subsystem.namespaces.iter().flatten().map(|_| Id::Volume(self.da, 0)).collect();
                 (found(Some(State::Export(Box::new(ExportState { subsystem, ana: None })))), on)
             }
