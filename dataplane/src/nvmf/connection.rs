@@ -248,7 +248,10 @@ impl Connection {
         let request = Connect::decode(&r.sqe, &r.data);
         let made = request.and_then(|c| connect::connect(&self.target, &self.link, &c).map(|ctrl| (c, ctrl)));
         match made {
-            Err(refusal) => self.queue.complete(r.tag, refusal.status, refusal.result.into(), None),
+            Err(refusal) => {
+                tracing::info!(peer = %self.link.peer, ?refusal, "connect refused");
+                self.queue.complete(r.tag, refusal.status, refusal.result.into(), None);
+            }
             Ok((c, controller)) => {
                 let n = &self.target.counters;
                 let (total, current) = match c.qid {
