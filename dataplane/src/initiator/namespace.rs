@@ -19,6 +19,9 @@ const MAX_ZERO_BLOCKS: u64 = 1 << 16;
 /// Blocks of one range of Dataset Management.
 const MAX_UNMAP_BLOCKS: u64 = u32::MAX as u64;
 
+/// A path and its session.
+type Choice = (Rc<Path>, Rc<Session>);
+
 /// A namespace of a [`Group`].
 pub struct Namespace {
     group: Weak<Group>,
@@ -30,7 +33,7 @@ pub struct Namespace {
     oncs: Cell<u16>,
     turn: Cell<u32>,
     /// The choice of the last command, good while nothing changed.
-    current: RefCell<Option<(u64, Rc<Path>, Rc<Session>)>>,
+    current: RefCell<Option<(u64, Choice)>>,
 }
 
 impl Namespace {
@@ -78,23 +81,23 @@ impl Namespace {
     }
 
     /// The path the next command takes, and its session.
-    pub fn select(&self, avoid: Option<&Rc<Path>>) -> Option<(Rc<Path>, Rc<Session>)> {
+    pub fn select(&self, avoid: Option<&Rc<Path>>) -> Option<Choice> {
         let group = self.group.upgrade()?;
         let sticky = avoid.is_none() && group.policy() == Policy::ActivePassive;
         if sticky
-            && let Some((generation, path, session)) = &*self.current.borrow()
+            && let Some((generation, choice)) = &*self.current.borrow()
             && *generation == group.generation()
-            && session.is_alive()
+            && choice.1.is_alive()
         {
-            return Some((Rc::clone(path), Rc::clone(session)));
+            return Some(choice.clone());
         }
         let choice = self.select_anew(&group, avoid);
         let keep = choice.as_ref().filter(|_| sticky);
-        *self.current.borrow_mut() = keep.map(|(p, s)| (group.generation(), Rc::clone(p), Rc::clone(s)));
+        *self.current.borrow_mut() = keep.map(|c| (group.generation(), c.clone()));
         choice
     }
 
-    fn select_anew(&self, group: &Group, avoid: Option<&Rc<Path>>) -> Option<(Rc<Path>, Rc<Session>)> {
+    fn select_anew(&self, group: &Group, avoid: Option<&Rc<Path>>) -> Option<Choice> {
         let paths = group.paths();
         let usable = |wanted: AnaState| {
             let fits = move |p: &&Rc<Path>| p.ana_state(self.nsid) == Some(wanted);
@@ -115,7 +118,7 @@ impl Namespace {
         None
     }
 
-    fn choose(&self, policy: Policy, mut c: Vec<(Rc<Path>, Rc<Session>)>) -> Option<(Rc<Path>, Rc<Session>)> {
+    fn choose(&self, policy: Policy, mut c: Vec<Choice>) -> Option<Choice> {
         if c.is_empty() {
             return None;
         }

@@ -25,7 +25,7 @@ pub(super) fn connect(
     link: &Rc<Link>,
     c: &Connect,
 ) -> Result<Rc<Controller>, ConnectRefusal> {
-    let options = target.transport().ok_or(ConnectRefusal::plain(Status::INTERNAL_ERROR))?;
+    let options = target.transport().ok_or_else(|| ConnectRefusal::plain(Status::INTERNAL_ERROR))?;
     let subsystem = target.subsystem(&c.data.subnqn).map_err(|_| ConnectRefusal::data(CONNECT_SUBNQN))?;
     check_access(&subsystem, link, &c.data.hostnqn)?;
     if c.recfmt != 0 {
@@ -64,7 +64,7 @@ fn create(
     if c.data.cntlid != CNTLID_DYNAMIC {
         return Err(ConnectRefusal::data(CONNECT_CNTLID));
     }
-    let cntlid = subsystem.free_cntlid().ok_or(ConnectRefusal::plain(Status::CONNECT_BUSY))?;
+    let cntlid = subsystem.free_cntlid().ok_or_else(|| ConnectRefusal::plain(Status::CONNECT_BUSY))?;
     let discovery = subsystem.config.discovery;
     let controller = Rc::new(Controller {
         subsystem: Rc::clone(subsystem),
@@ -118,7 +118,7 @@ fn join(
     c: &Connect,
 ) -> Result<Rc<Controller>, ConnectRefusal> {
     let found = subsystem.controllers.borrow().get(&c.data.cntlid).cloned();
-    let controller = found.ok_or(ConnectRefusal::data(CONNECT_CNTLID))?;
+    let controller = found.ok_or_else(|| ConnectRefusal::data(CONNECT_CNTLID))?;
     if controller.hostnqn != c.data.hostnqn || *controller.hostid.as_bytes() != c.data.hostid {
         return Err(ConnectRefusal::data(CONNECT_HOSTNQN));
     }

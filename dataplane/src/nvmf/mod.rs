@@ -196,7 +196,7 @@ impl Target {
         if !bdev.block_size().is_power_of_two() {
             return Err(TargetError::invalid("bdev_name", &r.bdev_name, "block size is no power of two"));
         }
-        let nguid = nguid.filter(|id| *id != [0; 16]).or(Some(*bdev.uuid().as_bytes()));
+        let nguid = nguid.filter(|id| *id != [0; 16]).or_else(|| Some(*bdev.uuid().as_bytes()));
         let uuid = r.uuid.filter(|u| !u.is_nil()).unwrap_or_else(|| bdev.uuid());
         let ns = Rc::new(Namespace::new(nsid, group, Ids { nguid, eui64, uuid }, bdev));
         subsystem.namespaces.borrow_mut().insert(nsid, Rc::clone(&ns));
@@ -273,7 +273,8 @@ impl Target {
             before != hosts.len()
         };
         let connected = subsystem.all_controllers().iter().any(|c| c.hostnqn == host);
-        if !listed && !(connected && !subsystem.allows(host)) {
+        let to_wait_for = listed || connected && !subsystem.allows(host);
+        if !to_wait_for {
             return Err(TargetError::Internal { reason: format!("{host} is not allowed") });
         }
         self.discovery_changed(Some(host));

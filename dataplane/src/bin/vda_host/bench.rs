@@ -68,7 +68,7 @@ pub(crate) async fn bench(a: Bench) -> anyhow::Result<()> {
     let block = u64::from(ns.block_size());
     let size = ns.blocks() * block;
     ensure!(
-        a.io_size > 0 && a.io_size % block == 0,
+        a.io_size > 0 && a.io_size.is_multiple_of(block),
         "--io-size must be a multiple of the block size {block}"
     );
     ensure!(a.io_size <= size.min(16 << 20), "--io-size is above 16 MiB or the namespace's {size} bytes");

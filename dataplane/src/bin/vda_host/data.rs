@@ -41,7 +41,10 @@ impl Plan {
         ensure!(r.offset <= size, "--offset {} is beyond the namespace of {size} bytes", r.offset);
         let length = r.length.unwrap_or(size - r.offset);
         for (name, value) in [("--offset", r.offset), ("--length", length), ("--io-size", r.io_size)] {
-            ensure!(value % block == 0, "{name} {value} is not a multiple of the block size {block}");
+            ensure!(
+                value.is_multiple_of(block),
+                "{name} {value} is not a multiple of the block size {block}"
+            );
         }
         ensure!(length <= size - r.offset, "--length {length} reaches beyond the namespace of {size} bytes");
         ensure!((block..=16 << 20).contains(&r.io_size), "--io-size must be from {block} to 16777216");
@@ -146,7 +149,7 @@ fn open_source(path: &Path, plan: &mut Plan, given: Option<u64>) -> anyhow::Resu
     if given.is_none() {
         let block = u64::from(plan.ns.block_size());
         ensure!(
-            size % block == 0,
+            size.is_multiple_of(block),
             "{}: {size} bytes are no multiple of the block size {block}",
             path.display()
         );
