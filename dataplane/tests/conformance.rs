@@ -48,6 +48,12 @@ fn raid() {
     scenario::run("raid", include_str!("conformance/raid.jsonl"));
 }
 
+/// A raid1 with a slot more than members: emptied, filled and rebuilt under a live lvstore; members replaced, lost and deleted.
+#[test]
+fn spare_slot() {
+    scenario::run("spare_slot", include_str!("conformance/spare_slot.jsonl"));
+}
+
 /// A raid1 follows its members when they grow, and the lvstore and lvol on it can be grown.
 #[test]
 fn grow_raid1() {
