@@ -53,3 +53,7 @@ impl Drop for Reaper {
         let _ = self.shell.wait();
     }
 }
+
+#[cfg(test)]
+#[path = "reaper_tests.rs"]
+mod tests;
