@@ -165,7 +165,7 @@ if [ -n "$keep" ]; then
   next "The cluster keeps running"
   for pid in "${pids[@]}"; do echo "forget $pid" >&"$reaper"; done
   { echo '#!/bin/sh'
-    for pid in "${pids[@]}"; do echo "kill -9 -- -$pid 2>/dev/null"; done
+    for pid in "${pids[@]}"; do echo "kill -s KILL -- -$pid 2>/dev/null"; done
     echo "rm -rf '$dir'"
   } >"$dir/stop.sh"
   chmod +x "$dir/stop.sh"

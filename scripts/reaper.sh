@@ -4,12 +4,14 @@
 trap '' INT TERM HUP
 groups=' '
 while read -r verb group; do
+  # -1 would be everybody.
+  [ "$group" -gt 1 ] 2>/dev/null || continue
   case $verb in
     add) groups="$groups$group " ;;
     forget) groups=$(printf '%s' "$groups" | sed "s/ $group / /") ;;
   esac
 done
 for group in $groups; do
-  kill -9 -- "-$group" 2>/dev/null
+  kill -s KILL -- "-$group" 2>/dev/null
 done
 exit 0
