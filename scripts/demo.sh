@@ -15,7 +15,7 @@ case ${1:-} in
   *) sed -n '2,7s/^# \{0,1\}//p' "$0"; [ "$1" = --help ] && exit 0 || exit 2 ;;
 esac
 
-hostnqn=nqn.2016-06.io.vda:host:demo
+hostnqn=nqn.2014-08.org.nvmexpress:host:demo
 bin="$(target_dir)/release"
 dir= ; step=start ; pids=()
 exec {reaper}> >(exec "$root/scripts/reaper.sh")

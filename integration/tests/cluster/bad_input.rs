@@ -42,7 +42,7 @@ async fn names_sizes_and_shapes_that_cannot_be() -> anyhow::Result<()> {
             (&["pd", "create", &dn, "pd9", "--malloc", "0", "--no-wait"], 2, "size"),
             (&["da", "create", "d", "--size", "0"], 2, "size"),
             (&["da", "create", "d", "--size", "1000"], 2, "size"),
-            (&["da", "create", "d", "--size", "16MiB", "--replicas", "3"], 4, "DN"),
+            (&["da", "create", "d", "--size", "16MiB", "--replicas", "3"], 4, "already holds a replica"),
             (&["da", "create", "d", "--size", "100GiB"], 4, "free"),
         ],
     )
@@ -60,8 +60,8 @@ async fn names_sizes_and_shapes_that_cannot_be() -> anyhow::Result<()> {
 async fn names_that_are_taken_unknown_or_in_use() -> anyhow::Result<()> {
     let cluster = Cluster::builder().start().await?;
     cluster.add_nodes().await?;
-    cluster.vdacli_ok("da create da0 --size 16MiB --replicas 2 --wait").await?;
-    cluster.vdacli_ok(&format!("exp create da0 exp0 --host {} --wait", crate::HOST)).await?;
+    cluster.vdacli_ok("da create da0 --size 16MiB --replicas 2 --wait=60s").await?;
+    cluster.vdacli_ok(&format!("exp create da0 exp0 --host {} --wait=60s", crate::HOST)).await?;
     let (dn, cn, listen) = (cluster.dn(0), cluster.cn(0), cluster.dn_listener(0));
     let path = cluster.pd_path(0, 0).display().to_string();
     let busy_cn = cluster.vdacli_ok("da get da0").await?;
@@ -96,8 +96,8 @@ async fn names_that_are_taken_unknown_or_in_use() -> anyhow::Result<()> {
         anyhow::ensure!(text.matches("wanted").count() == 1 && text.contains(r#""pd", "delete""#), "{text}");
         Ok(())
     })?;
-    cluster.vdacli_ok("exp delete da0 exp0 --wait").await?;
-    cluster.vdacli_ok("da delete da0 --wait").await?;
+    cluster.vdacli_ok("exp delete da0 exp0 --wait=60s").await?;
+    cluster.vdacli_ok("da delete da0 --wait=60s").await?;
     cluster.nothing_left(true, CLEAN_UP).await?;
     cluster.end().await
 }

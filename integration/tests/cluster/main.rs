@@ -12,7 +12,7 @@ mod slice;
 mod tutorial;
 
 /// NQN of the host in these tests.
-const HOST: &str = "nqn.2016-06.io.vda:host:test";
+const HOST: &str = "nqn.2014-08.org.nvmexpress:host:test";
 
 /// How long cleaning up may take.
 const CLEAN_UP: std::time::Duration = std::time::Duration::from_secs(60);

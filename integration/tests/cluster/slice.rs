@@ -58,7 +58,7 @@ async fn only_the_named_host_is_admitted() -> anyhow::Result<()> {
     let host = exported(&cluster, "da0", 16, 1, 1).await?;
     host.ok("identify", "").await?;
     for stranger in
-        ["nqn.2016-06.io.vda:host:other", "nqn.2016-06.io.vda:host:tes", "nqn.2016-06.io.vda:host:test0"]
+        ["nqn.2014-08.org.nvmexpress:host:other", "nqn.2014-08.org.nvmexpress:host:tes", "nqn.2014-08.org.nvmexpress:host:test0"]
     {
         let run = host.clone().with_nqn(stranger).run("identify", "").await?;
         assert_ne!(run.code, 0, "{stranger} was admitted: {}", run.stdout);
