@@ -84,7 +84,7 @@ async fn names_that_are_taken_unknown_or_in_use() -> anyhow::Result<()> {
             (&["exp", "delete", "da0", "nope"], 3, "NOT_FOUND"),
             (&["dn", "delete", &dn], 4, "pd"),
             (&["pd", "delete", &dn, "pd0"], 4, ""),
-            (&["cn", "delete", &busy_cn], 4, "da0"),
+            (&["cn", "delete", &busy_cn], 4, "in use"),
             (&["da", "delete", "da0"], 4, "exp"),
             (&["dn", "modify", &dn, "--offline", "--revision", "1"], 4, "ABORTED"),
         ],
