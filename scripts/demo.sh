@@ -143,12 +143,12 @@ option() { sed -n "s/.*-$1 \([^ ]*\).*/\1/p" <<<"$connect" | head -n 1; }
 host() { # host VERB ARGUMENTS...
   local verb=$1; shift
   printf '%s$ vda_host %s ...%s\n' "$bold" "$verb" "$plain"
-  "$bin/vda_host" "$verb" --subnqn "$(option n)" --hostnqn "$(option q)" --addr "$(option a):$(option s)" "$@"
+  "$bin/vda_host" "$verb" --nqn "$(option n)" --hostnqn "$(option q)" --path "tcp://$(option a):$(option s)" "$@"
 }
 head -c 64M /dev/urandom >"$dir/written"
 host identify
-host write --offset 0 --input "$dir/written"
-host read --offset 0 --length 64MiB --output "$dir/read"
+host write --from "$dir/written"
+host read --length 64MiB --to "$dir/read"
 wrote=$(sha256sum <"$dir/written" | cut -d' ' -f1) got=$(sha256sum <"$dir/read" | cut -d' ' -f1)
 say "sha256 written $wrote"
 say "sha256 read    $got"
@@ -174,7 +174,7 @@ To use it:
   export VDA_PORTAL=$VDA_PORTAL PATH=$bin:\$PATH
   vdacli da list
   vdacli exp get da0 exp0a
-  vda_host bench --subnqn $(option n) --hostnqn $(option q) --addr $(option a):$(option s)
+  vda_host bench --nqn $(option n) --hostnqn $(option q) --path tcp://$(option a):$(option s)
   vdacli da create da1 --size 32MiB --replicas 2
 Logs, disks and sockets: $dir
 To stop it and remove everything:

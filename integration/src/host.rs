@@ -29,12 +29,12 @@ impl Host {
 
     /// Writes all of the first `mib` MiB with data that `seed` determines.
     pub async fn fill(&self, seed: u64, mib: u64) -> anyhow::Result<()> {
-        self.ok("write", &format!("--offset 0 --length {mib}MiB --seed {seed}")).await.map(drop)
+        self.ok("write", &format!("--random --length {mib}MiB --seed {seed}")).await.map(drop)
     }
 
     /// Reads them and compares with what [`Self::fill`] wrote with that seed.
     pub async fn check(&self, seed: u64, mib: u64) -> anyhow::Result<()> {
-        self.ok("verify", &format!("--offset 0 --length {mib}MiB --seed {seed}")).await.map(drop)
+        self.ok("verify", &format!("--length {mib}MiB --seed {seed}")).await.map(drop)
     }
 
     /// `vda_host VERB` with more arguments.
@@ -51,9 +51,9 @@ impl Host {
     /// The same, to be started and followed.
     pub fn command(&self, verb: &str, more: &str) -> anyhow::Result<Command> {
         let mut command = Command::new(binaries::of_workspace("vda_host")?);
-        command.arg(verb).args(["--subnqn", &self.subsystem, "--hostnqn", &self.nqn]);
+        command.arg(verb).args(["--nqn", &self.subsystem, "--hostnqn", &self.nqn]);
         for path in &self.paths {
-            command.args(["--addr", path]);
+            command.args(["--path", &format!("tcp://{path}")]);
         }
         command.args(more.split_whitespace()).stdin(Stdio::null()).kill_on_drop(true);
         Ok(command)
