@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use anyhow::Context;
 use futures::future::LocalBoxFuture;
 use tokio::sync::watch;
+use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use vda_spdk::LogLevel;
 
@@ -15,7 +16,10 @@ use crate::bdev;
 use crate::rpc::server::Server;
 use crate::rpc::{Methods, RpcError};
 
-/// How long the process waits, when it is told to stop, for calls in flight and then for its parts.
+/// How long the process, when it is told to stop, waits for the calls in flight.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// How long it then waits for its parts to stop.
 const STOP_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// What the command line decides.
@@ -167,6 +171,7 @@ pub async fn run(config: Config, log: LogLevels) -> anyhow::Result<()> {
     let app = App::new(log);
     let methods = Rc::new(Methods::all(&app));
     let server = Server::bind(&config.rpc_socket).await?;
+    let socket = server.socket();
     watch_signals(&app)?;
     tracing::info!(socket = %config.rpc_socket.display(), wait_for_rpc = config.wait_for_rpc, "ready");
     let serving = tokio::task::spawn_local(server.serve(Rc::clone(&app), methods));
@@ -176,17 +181,22 @@ pub async fn run(config: Config, log: LogLevels) -> anyhow::Result<()> {
     }
     app.shutdown.cancelled().await;
     tracing::info!("stopping");
-    let stopping = async {
-        let socket = serving.await?;
-        app.stop().await;
-        drop(socket);
-        app.start_error
-            .take()
-            .map_or(Ok(()), |error| Err(error).context("the framework could not be initialised"))
-    };
-    match tokio::time::timeout(STOP_TIMEOUT, stopping).await {
-        Ok(stopped) => stopped,
-        Err(_) => anyhow::bail!("not stopped within {STOP_TIMEOUT:?}"),
+    answer_the_last(serving).await;
+    tokio::time::timeout(STOP_TIMEOUT, app.stop())
+        .await
+        .map_err(|_| anyhow::anyhow!("not stopped within {STOP_TIMEOUT:?}"))?;
+    // Only now another process may take over the path, and with it the disks.
+    drop(socket);
+    app.start_error
+        .take()
+        .map_or(Ok(()), |error| Err(error).context("the framework could not be initialised"))
+}
+
+/// Waits for the calls in flight, but not for those that wait for something that may never come.
+async fn answer_the_last(mut serving: JoinHandle<()>) {
+    if tokio::time::timeout(ANSWER_TIMEOUT, &mut serving).await.is_err() {
+        tracing::warn!("stopping with calls unanswered");
+        serving.abort();
     }
 }
 

@@ -8,7 +8,10 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
 use tokio::net::UnixStream;
-use vda_spdk::{Client, FrameworkStartInit, Rpc, RpcGetMethods, Signal, SpdkGetVersion, SpdkKillInstance};
+use vda_spdk::{
+    BdevGetBdevs, Client, Error, FrameworkStartInit, Rpc, RpcGetMethods, Signal, SpdkGetVersion,
+    SpdkKillInstance,
+};
 
 const PATIENCE: Duration = Duration::from_secs(30);
 
@@ -114,6 +117,21 @@ async fn signals_and_spdk_kill_instance_stop_it_cleanly() {
     let (process, client) = Process::start(&socket, &[]).await;
     assert!(client.call(SpdkKillInstance::new(Signal::Term)).await.unwrap());
     let (status, printed) = process.end().await;
+    assert!(status.success(), "{status} {printed}");
+    assert_eq!(files(dir.path()), Vec::<String>::new());
+}
+
+#[tokio::test]
+async fn a_call_that_waits_for_ever_does_not_keep_it_from_stopping() {
+    let dir = tempfile::tempdir().unwrap();
+    let (process, client) = Process::start(&dir.path().join("dp.sock"), &[]).await;
+    let wait = BdevGetBdevs { name: Some("never".into()), timeout: Some(600_000) };
+    let (waited, (status, printed)) = tokio::join!(client.call(wait), async {
+        client.call(SpdkGetVersion {}).await.unwrap();
+        process.signal(rustix::process::Signal::TERM);
+        process.end().await
+    });
+    assert!(matches!(waited.unwrap_err(), Error::Transport { .. }));
     assert!(status.success(), "{status} {printed}");
     assert_eq!(files(dir.path()), Vec::<String>::new());
 }

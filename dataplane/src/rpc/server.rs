@@ -15,7 +15,7 @@ pub use socket::{BindError, OwnedSocket};
 
 /// A socket that is listened on.
 pub struct Server {
-    socket: OwnedSocket,
+    socket: Rc<OwnedSocket>,
 }
 
 impl Server {
@@ -24,12 +24,16 @@ impl Server {
     /// # Errors
     /// [`BindError`].
     pub async fn bind(path: &Path) -> Result<Self, BindError> {
-        Ok(Self { socket: OwnedSocket::bind(path).await? })
+        Ok(Self { socket: Rc::new(OwnedSocket::bind(path).await?) })
     }
 
-    /// Serves connections until the process is asked to stop and the calls in flight are answered. Gives the socket back: its
-    /// file disappears with it.
-    pub async fn serve(self, app: Rc<App>, methods: Rc<Methods>) -> OwnedSocket {
+    /// The socket. While somebody has it, no other process gets its path.
+    pub fn socket(&self) -> Rc<OwnedSocket> {
+        Rc::clone(&self.socket)
+    }
+
+    /// Serves connections until the process is asked to stop and the calls in flight are answered.
+    pub async fn serve(self, app: Rc<App>, methods: Rc<Methods>) {
         let connections = TaskTracker::new();
         loop {
             let accepted = tokio::select! {
@@ -50,7 +54,6 @@ impl Server {
         }
         connections.close();
         connections.wait().await;
-        self.socket
     }
 }
 

@@ -12,7 +12,7 @@ use crate::rpc::State;
 struct Running {
     dir: tempfile::TempDir,
     app: Rc<App>,
-    serving: tokio::task::JoinHandle<OwnedSocket>,
+    serving: tokio::task::JoinHandle<()>,
 }
 
 impl Running {
@@ -168,7 +168,7 @@ async fn stopping_answers_what_is_in_flight_and_removes_the_socket() {
     running.app.shutdown().cancel();
     assert_eq!(answer(&mut stream).await, ok(json!(1)));
     let path = running.path();
-    drop(running.serving.await.unwrap());
+    running.serving.await.unwrap();
     assert!(!path.exists());
     assert_eq!(std::fs::read_dir(running.dir.path()).unwrap().count(), 0, "the lock file stayed");
 }
