@@ -71,6 +71,9 @@ pub struct ConnectData {
 }
 
 /// Why a Connect command's content is refused: status and dword 0 (Base 6.3, figure "Connect Response").
+///
+/// Never with Do Not Retry: a host would then give its path up, which a moment later, when hosts and listeners have been
+/// rearranged, may be the right one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ConnectRefusal {
     /// Status.
@@ -83,19 +86,19 @@ impl ConnectRefusal {
     /// Refusal without a parameter offset.
     #[must_use]
     pub fn plain(status: Status) -> Self {
-        Self { status: status.dnr(), result: 0 }
+        Self { status, result: 0 }
     }
 
     /// The parameter at `offset` in the data is invalid.
     #[must_use]
     pub fn data(offset: u16) -> Self {
-        Self { status: Status::CONNECT_INVALID_PARAM.dnr(), result: 1 << 16 | u32::from(offset) }
+        Self { status: Status::CONNECT_INVALID_PARAM, result: 1 << 16 | u32::from(offset) }
     }
 
     /// The parameter at `offset` in the command is invalid.
     #[must_use]
     pub fn command(offset: u16) -> Self {
-        Self { status: Status::CONNECT_INVALID_PARAM.dnr(), result: u32::from(offset) }
+        Self { status: Status::CONNECT_INVALID_PARAM, result: u32::from(offset) }
     }
 }
 
