@@ -112,6 +112,8 @@ struct Controller {
     group: Rc<Group>,
     bdevs: Rc<Bdevs>,
     hostnqn: String,
+    /// Addresses that attachments under way connect to: the same is not connected twice, and the name stays while one is.
+    connecting: RefCell<Vec<SocketAddr>>,
 }
 
 /// The controllers and their bdevs.
@@ -204,7 +206,9 @@ impl NvmeModule {
             ..self.host.clone()
         };
         let group = Rc::clone(&controller.group);
+        controller.connecting.borrow_mut().push(a.address);
         let attached = group.attach(a.address, options, a.resilience.unwrap_or(o.resilience)).await;
+        controller.connecting.borrow_mut().retain(|c| *c != a.address);
         let path = match attached {
             Ok(path) => path,
             Err(source) => {
@@ -228,7 +232,8 @@ impl NvmeModule {
         if !a.multipath {
             return Err(already("and multipath is disabled"));
         }
-        let same_path = c.group.paths().iter().any(|p| p.address == a.address);
+        let connected = c.group.paths().iter().any(|p| p.address == a.address);
+        let same_path = connected || c.connecting.borrow().contains(&a.address);
         let different =
             |what, value: &str| NvmeError::Different { name: a.name.clone(), what, value: value.to_owned() };
         if same_path && c.group.subnqn == a.subnqn {
@@ -256,14 +261,15 @@ impl NvmeModule {
         let events = Box::new(Rc::clone(&bdevs));
         let group = Group::new(a.name.clone(), a.subnqn.clone(), o.retry_count, events);
         group.set_policy(a.policy.unwrap_or(o.policy));
-        let controller = Rc::new(Controller { group, bdevs, hostnqn });
+        let controller = Rc::new(Controller { group, bdevs, hostnqn, connecting: RefCell::default() });
         self.controllers.borrow_mut().insert(a.name.clone(), Rc::clone(&controller));
         controller
     }
 
     fn forget_if_empty(&self, group: &Rc<Group>) {
         if group.paths().is_empty() {
-            self.controllers.borrow_mut().retain(|_, c| !Rc::ptr_eq(&c.group, group));
+            let stays = |c: &Controller| !Rc::ptr_eq(&c.group, group) || !c.connecting.borrow().is_empty();
+            self.controllers.borrow_mut().retain(|_, c| stays(c));
         }
     }
 

@@ -10,6 +10,7 @@ use tokio::sync::Notify;
 use vda_nvme::controller::events::Notice;
 use vda_nvme::log::AnaState;
 
+use super::ConnectError;
 use super::group::Group;
 use super::session::{HostOptions, Session};
 
@@ -112,6 +113,8 @@ pub struct Path {
     ordered: Notify,
     refresh: Cell<Refresh>,
     refreshed: Notify,
+    /// Why the last attempt failed.
+    failure: RefCell<String>,
 }
 
 #[derive(Debug, Clone, Copy, Default)]
@@ -137,6 +140,7 @@ impl Path {
             ordered: Notify::new(),
             refresh: Cell::default(),
             refreshed: Notify::new(),
+            failure: RefCell::default(),
         }
     }
 
@@ -211,6 +215,7 @@ impl Path {
         self.cntlid.set(session.cntlid);
         *self.session.borrow_mut() = Some(session);
         self.lost.set(None);
+        self.failure.borrow_mut().clear();
         if self.state.get() != PathState::Deleting {
             self.state.set(PathState::Enabled);
         }
@@ -353,6 +358,17 @@ impl Path {
         group.path_gone(self);
     }
 
+    /// Once per reason: a path may fail every second for days.
+    fn log_failure(&self, group: &Group, error: &ConnectError) {
+        let reason = error.to_string();
+        if *self.failure.borrow() == reason {
+            tracing::debug!(group = %group.name, %error, "connecting failed again");
+            return;
+        }
+        tracing::info!(group = %group.name, %error, "connecting failed, goes on trying");
+        *self.failure.borrow_mut() = reason;
+    }
+
     async fn attempt(&self, group: &Rc<Group>) -> Next {
         let connecting = Session::connect(self.address, &group.subnqn, &self.options);
         let connected = tokio::select! {
@@ -368,7 +384,7 @@ impl Path {
                 Next::Connected
             }
             Err(error) => {
-                tracing::info!(group = %group.name, %error, "connecting failed");
+                self.log_failure(group, &error);
                 self.pause(group).await
             }
         }

@@ -363,6 +363,115 @@ fn namespaces_come_grow_and_go_under_a_connected_host() {
     });
 }
 
+#[test]
+fn garbage_is_answered_with_a_termination_request_and_disturbs_nobody() {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    run(async {
+        let f = fixture();
+        let (_group, ns) = attach(&f, host()).await;
+        // Garbage, a command before ICReq, an ICReq of an unknown version, a length beyond every limit.
+        let mut version = [0; 128];
+        version[..9].copy_from_slice(&[0, 0, 128, 0, 128, 0, 0, 0, 7]);
+        let wrong: [(&[u8], u8); 4] = [
+            (&[0xff; 64], 1),
+            (&[4, 0, 72, 0, 72, 0, 0, 0, 0, 0], 2),
+            (&version, 6),
+            (&[0, 0, 128, 0, 0xff, 0xff, 0xff, 0xff], 1),
+        ];
+        for (bytes, fes) in wrong {
+            let mut stream = tokio::net::TcpStream::connect(f.address).await.expect("connected");
+            stream.write_all(bytes).await.expect("sent");
+            if bytes.len() == 8 {
+                stream.write_all(&[0; 120]).await.expect("sent");
+            }
+            let mut answer = Vec::new();
+            // The target may reset what it did not read, after its request.
+            let _ = stream.read_to_end(&mut answer).await;
+            assert_eq!(
+                answer.first().zip(answer.get(8)),
+                Some((&3, &fes)),
+                "C2HTermReq with its reason: {answer:?}"
+            );
+            ns.write(0, pattern(3, 512), false).await.expect("others are served");
+        }
+        eventually(|| f.target.show_stats().poll_groups[0].current_unassociated_qpairs == Some(0)).await;
+    });
+}
+
+/// Forwards connections to `to` until it is frozen: then it keeps them open and moves nothing, like a stopped process.
+async fn freezer(to: SocketAddr) -> (SocketAddr, Rc<Cell<bool>>) {
+    let frozen = Rc::new(Cell::new(false));
+    let listener = tokio::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.expect("bound");
+    let address = listener.local_addr().expect("bound");
+    let state = Rc::clone(&frozen);
+    tokio::task::spawn_local(async move {
+        while let Ok((near, _)) = listener.accept().await {
+            let far = tokio::net::TcpStream::connect(to).await.expect("the target listens");
+            let (near, far) = (near.into_split(), far.into_split());
+            tokio::task::spawn_local(pump(near.0, far.1, Rc::clone(&state)));
+            tokio::task::spawn_local(pump(far.0, near.1, Rc::clone(&state)));
+        }
+    });
+    (address, frozen)
+}
+
+async fn pump(
+    mut from: tokio::net::tcp::OwnedReadHalf,
+    mut to: tokio::net::tcp::OwnedWriteHalf,
+    frozen: Rc<Cell<bool>>,
+) {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    let mut buf = vec![0; 65536];
+    while let Ok(n @ 1..) = from.read(&mut buf).await {
+        if frozen.get() {
+            std::future::pending::<()>().await;
+        }
+        if to.write_all(&buf[..n]).await.is_err() {
+            return;
+        }
+    }
+}
+
+#[test]
+fn io_leaves_a_target_that_is_frozen() {
+    run(async {
+        let f = fixture();
+        let (through, frozen) = freezer(f.address).await;
+        let options = HostOptions {
+            keep_alive: Duration::from_millis(200),
+            connect_timeout: Duration::from_millis(300),
+            ..host()
+        };
+        let group = Group::new("g", NQN, 3, Box::new(NoEvents));
+        // The target knows the connection under its own address: the proxy's is that of no listener, but it forwards to one.
+        group.attach(through, options.clone(), resilience()).await.expect("first path");
+        group.attach(f.address, options, resilience()).await.expect("second path");
+        let ns = group.namespaces().pop().expect("a namespace");
+        assert_eq!(ns.select(None).map(|(p, _)| p.address), Some(through));
+        frozen.set(true);
+        round_trip(&ns).await;
+        assert_eq!(ns.select(None).map(|(p, _)| p.address), Some(f.address));
+        assert!(group.paths()[0].session().is_none(), "the frozen path was given up");
+    });
+}
+
+#[test]
+fn two_attachments_of_one_path_at_a_time_make_one_path() {
+    run(async {
+        let f = fixture();
+        let module = NvmeModule::new(Registry::new());
+        let both = tokio::join!(module.attach(attach_as("c", &f)), module.attach(attach_as("c", &f)));
+        assert!(matches!(both, (Ok(_), Err(NvmeError::Already { .. }))), "{both:?}");
+        assert_eq!(module.group("c").expect("there").paths().len(), 1);
+        // One that fails does not take the name away from one that is still connecting.
+        module.detach("c", |_, _| true).await.expect("detached");
+        let nowhere = Attach { address: free_address(), ..attach_as("c", &f) };
+        let both = tokio::join!(module.attach(attach_as("c", &f)), module.attach(nowhere));
+        assert!(matches!(both, (Ok(_), Err(NvmeError::Connect { .. }))), "{both:?}");
+        assert_eq!(module.group("c").expect("there").paths().len(), 1);
+    });
+}
+
 /// A bdev that grows.
 struct Growing(Rc<Cell<u64>>);
 
