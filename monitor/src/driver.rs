@@ -246,6 +246,10 @@ impl Driver {
                     self.sync_backoff.reset();
                     self.complained = false;
                     self.outbox.generation(generation, now);
+                    // The end of a node waits for its agent to have accepted that.
+                    if self.context.cache.read(|snapshot| is_ending(snapshot, self.node)) {
+                        self.outbox.node_due(now);
+                    }
                     if std::mem::replace(&mut self.wrong, false)
                         && self.liveness.heard(now, self.listed, now_ms())
                     {
