@@ -54,8 +54,8 @@ impl Agent {
         })
     }
 
-    /// Tells it what is wanted.
-    pub(crate) async fn sync(self, request: SyncRequest) -> Result<SyncReply, Status> {
+    /// Tells it what is wanted, because of request `id`.
+    pub(crate) async fn sync(self, request: SyncRequest, id: RequestId) -> Result<SyncReply, Status> {
         let call = async {
             match (self, request) {
                 (Self::Dn(mut agent), SyncRequest::Dn(request)) => agent.sync(*request).await,
@@ -63,7 +63,7 @@ impl Agent {
                 _ => Err(Status::internal("a request for another kind of node")),
             }
         };
-        let limited = tokio::time::timeout(SYNC_TIMEOUT, with_request_id(RequestId::generate(), call));
+        let limited = tokio::time::timeout(SYNC_TIMEOUT, with_request_id(id, call));
         match limited.await {
             Ok(reply) => reply.map(tonic::Response::into_inner),
             Err(_) => Err(Status::deadline_exceeded(format!("no answer to Sync within {SYNC_TIMEOUT:?}"))),

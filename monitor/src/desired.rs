@@ -43,6 +43,15 @@ pub(crate) fn generation(snapshot: &Snapshot, node: Node) -> u64 {
     }
 }
 
+/// The id of the request that raised the node's generation last, if a request did.
+pub(crate) fn origin(snapshot: &Snapshot, node: Node) -> Option<String> {
+    let key = match node {
+        Node::Dn(dn) => DnGenKey(dn).any(),
+        Node::Cn(cn) => CnGenKey(cn).any(),
+    };
+    snapshot.raw(&key)?.origin().map(str::to_owned)
+}
+
 /// The request for a node; `None`: the node is not in etcd.
 ///
 /// # Errors

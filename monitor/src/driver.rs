@@ -14,10 +14,11 @@ use vda_model::Error;
 use vda_model::delta::Node;
 use vda_proto::v1::SyncReply;
 use vda_store::{Backoff, Committed, StmError};
+use vda_telemetry::RequestId;
 
 use crate::agent::{Agent, describe};
 use crate::context::{Context, now_ms};
-use crate::desired::{build, generation};
+use crate::desired::{build, generation, origin};
 use crate::inbox::{Inbox, Mail};
 use crate::liveness::Liveness;
 use crate::record::{Entry, is_ending, record};
@@ -219,17 +220,20 @@ impl Driver {
         let sync = &self.sync;
         let built = self.context.cache.read(|snapshot| {
             let (extent, retry) = sync.next(generation(snapshot, node))?;
-            Some(build(snapshot, node, &extent, &retry).map(|built| built.map(|built| (extent, built))))
+            let id = origin(snapshot, node)
+                .and_then(|id| RequestId::parse(&id))
+                .unwrap_or_else(RequestId::generate);
+            Some(build(snapshot, node, &extent, &retry).map(|built| built.map(|built| (extent, built, id))))
         });
         match built {
             None | Some(Ok(None)) => {}
-            Some(Ok(Some((_, built)))) if built.empty && self.sync.base() == Some(built.generation) => {
+            Some(Ok(Some((_, built, _)))) if built.empty && self.sync.base() == Some(built.generation) => {
                 self.sync.skipped(built.held);
             }
-            Some(Ok(Some((extent, built)))) => {
-                tracing::debug!(node = self.name, generation = built.generation, ?extent, "sync");
+            Some(Ok(Some((extent, built, id)))) => {
+                tracing::debug!(node = self.name, generation = built.generation, req_id = %id, ?extent, "sync");
                 self.sync.sent(&extent, built.generation, built.held);
-                work.sync = Some(Box::pin(self.agent.clone().sync(built.request)));
+                work.sync = Some(Box::pin(self.agent.clone().sync(built.request, id)));
             }
             Some(Err(error)) => {
                 tracing::error!(node = self.name, %error, "the agent is not told anything new");

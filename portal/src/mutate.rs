@@ -159,15 +159,18 @@ impl Portal {
         Fut: Future<Output = Result<R, Abort<Refused>>> + Send + 'static,
     {
         let body = Arc::new(body);
+        let origin = vda_telemetry::current();
         // A lost lease refuses the whole transaction: nothing was done, and with a new lease it is done once.
         loop {
             let lease = match call.key() {
                 Some(_) => Some(self.leases.get(&self.store).await.map_err(StmError::Kv)?),
                 None => None,
             };
-            let (shared, told) = (body.clone(), call.clone());
+            let (shared, told, origin) = (body.clone(), call.clone(), origin.clone());
             let run = move |tx: Tx| {
                 let (body, call) = (shared.clone(), told.clone());
+                // So that monitors and agents can log whose request they act on.
+                origin.iter().for_each(|id| tx.origin(id.as_str()));
                 async move {
                     if let Some(first) = call.answered::<R>(&tx).await? {
                         return Ok(first);

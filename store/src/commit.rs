@@ -8,9 +8,9 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use bytes::{BufMut, Bytes, BytesMut};
 use tokio::time::Instant;
 
+use crate::generation::marked;
 use crate::kv::{Compare, KeyValue, Kv, Txn, TxnReply, Write};
 use crate::store::{Counters, count};
 use crate::tx::Footprint;
@@ -70,7 +70,8 @@ fn txn_of(footprint: &Footprint, mark: u64) -> Txn {
     let marked = marked(mark);
     let writes = footprint.writes.iter().map(|(key, new)| match new {
         Some(new) => {
-            let value = if new.generation { marked.clone() } else { new.bytes.clone() };
+            let value =
+                if new.generation { [&marked[..], &new.bytes].concat().into() } else { new.bytes.clone() };
             Write::Put { key: key.clone(), value, lease: new.lease }
         }
         None => Write::Delete { key: key.clone() },
@@ -80,14 +81,6 @@ fn txn_of(footprint: &Footprint, mark: u64) -> Txn {
         writes: writes.collect(),
         also_read: Vec::new(),
     }
-}
-
-/// The value of a generation: field 15, fixed64, which readers skip as unknown.
-fn marked(mark: u64) -> Bytes {
-    let mut bytes = BytesMut::with_capacity(9);
-    bytes.put_u8((15 << 3) | 1);
-    bytes.put_u64_le(mark);
-    bytes.freeze()
 }
 
 /// Whether at most one of two sendings can be applied, or applying both is the same as one.
@@ -145,7 +138,7 @@ fn judge(
     let puts = || footprint.writes.iter().filter_map(|(key, new)| Some((key.as_str(), new.as_ref()?)));
     let with_mark = puts().find_map(|(key, new)| {
         let kv = now.get(key)?;
-        (new.generation && kv.value == marked).then_some(kv.mod_revision)
+        (new.generation && kv.value.starts_with(&marked)).then_some(kv.mod_revision)
     });
     if let Some(revision) = with_mark {
         return Ok(Outcome::Committed(revision));

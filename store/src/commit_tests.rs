@@ -1,3 +1,5 @@
+use bytes::Bytes;
+
 use super::*;
 use crate::tx::NewValue;
 
@@ -58,9 +60,4 @@ fn only_guarded_transactions_are_repeated() {
     assert!(!repeatable(&blind));
     let touch = Footprint { writes: [("/gen".to_owned(), new("", true))].into(), ..Footprint::default() };
     assert!(repeatable(&touch));
-}
-
-#[test]
-fn a_marked_generation_still_decodes_as_nothing() {
-    crate::store::decode::<()>(&marked(u64::MAX)).unwrap();
 }

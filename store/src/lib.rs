@@ -15,6 +15,7 @@ mod derive;
 mod error;
 mod etcd;
 mod flaky;
+mod generation;
 mod kv;
 mod lane;
 mod mem;

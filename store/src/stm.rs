@@ -37,7 +37,7 @@ impl Store {
         F: Fn(Tx) -> Fut,
         Fut: Future<Output = Result<T, Abort<E>>>,
     {
-        self.stm_inner(body).instrument(tracing::debug_span!("stm", name)).await
+        self.stm_inner(body).instrument(tracing::info_span!("stm", name)).await
     }
 
     async fn stm_inner<T, E, F, Fut>(&self, body: F) -> Result<Committed<T>, StmError<E>>

@@ -284,3 +284,17 @@ async fn records_of_a_newer_schema_are_not_misread() {
     let error = store.get(&DaKey("da0".into())).await.unwrap_err();
     assert!(error.to_string().contains("da/da0") && error.to_string().contains("newer"), "{error}");
 }
+
+#[tokio::test]
+async fn the_request_behind_a_generation_is_kept_with_it() {
+    let (_, _, store) = flaky();
+    let body = |tx: Tx| async move {
+        tx.origin("req-7");
+        tx.touch_dn(DnId::new(1));
+        Ok::<_, Abort<Infallible>>(())
+    };
+    store.stm("touch", body).await.unwrap();
+    let listing = store.list_all(vda_model::keys::Scope::Dns, 0).await.unwrap();
+    assert_eq!(listing.entries[0].1.origin(), Some("req-7"));
+    assert!(store.get(&DnGenKey(DnId::new(1))).await.unwrap().is_some(), "it decodes as nothing");
+}

@@ -40,6 +40,14 @@ impl Raw {
     }
 }
 
+impl Raw {
+    /// Of the value of a `gen` key: the id of the request that raised the generation, if it was one.
+    #[must_use]
+    pub fn origin(&self) -> Option<&str> {
+        crate::generation::origin_of(&self.bytes)
+    }
+}
+
 /// Every record has its schema version in field 1.
 pub(crate) fn decode<V: Message + Default>(bytes: &[u8]) -> Result<V, String> {
     const TAG: u8 = 1 << 3; // field 1, varint

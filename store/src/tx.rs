@@ -12,7 +12,7 @@ use vda_model::keys::{AnyKey, CnGenKey, DnGenKey, Key, Prefix, Sink};
 use crate::cache::ReadCache;
 use crate::kv::{KeyValue, Kv, LeaseId, RangeRequest};
 use crate::store::{Raw, Versioned};
-use crate::{KvError, derive};
+use crate::{KvError, derive, generation};
 
 /// What is to be written to a key; `None`: it is to be removed.
 pub(crate) type Writes = BTreeMap<String, Option<NewValue>>;
@@ -21,7 +21,7 @@ pub(crate) type Writes = BTreeMap<String, Option<NewValue>>;
 pub(crate) struct NewValue {
     pub(crate) bytes: Bytes,
     pub(crate) lease: Option<LeaseId>,
-    /// A generation: nothing but a change, and the place for the mark of the transaction.
+    /// A generation: its bytes are the origin, the mark of the transaction comes before them.
     pub(crate) generation: bool,
 }
 
@@ -57,6 +57,7 @@ struct Shared {
 struct State {
     reads: BTreeMap<String, u64>,
     writes: BTreeMap<AnyKey, Option<NewValue>>,
+    origin: Option<String>,
 }
 
 /// What a key holds below this transaction.
@@ -181,6 +182,12 @@ impl Tx {
         delta.apply(&mut self.clone());
     }
 
+    /// Notes the id of the request that this transaction serves: it is kept with the generations it raises, so that whoever acts on them can log
+    /// it. Of several requests in one commit the last one counts.
+    pub fn origin(&self, request_id: &str) {
+        self.state().origin = Some(request_id.to_owned());
+    }
+
     /// Raises the generation of a DN although none of its records change ("sync it now"). Where they change it is raised anyway.
     pub fn touch_dn(&self, dn: DnId) {
         self.write(DnGenKey(dn).any(), Some(Vec::new()), None);
@@ -213,7 +220,15 @@ impl Tx {
         let prefix = &self.shared.source.prefix;
         let mut state = self.state();
         let reads = std::mem::take(&mut state.reads);
-        let writes = std::mem::take(&mut state.writes);
+        let mut writes = std::mem::take(&mut state.writes);
+        if let Some(origin) = &state.origin {
+            let origin = generation::with_origin(origin);
+            writes
+                .values_mut()
+                .flatten()
+                .filter(|new| new.generation)
+                .for_each(|new| new.bytes = origin.clone());
+        }
         let writes = if keep_writes { writes } else { BTreeMap::new() };
         Ok(Footprint {
             reads,

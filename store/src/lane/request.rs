@@ -55,7 +55,7 @@ pub(super) struct Request<T, E: StdError + 'static, F> {
 
 impl<T, E: StdError + 'static, F> Request<T, E, F> {
     pub(super) fn new(name: &'static str, body: F, reply: Reply<T, E>) -> Self {
-        let span = tracing::debug_span!("lane", name);
+        let span = tracing::info_span!("lane", name);
         Self { body: Arc::new(body), last: Arc::default(), reply: Mutex::new(Some(reply)), span }
     }
 
