@@ -28,7 +28,10 @@ on_exit() {
     # With --keep they go on.
     [ -n "$keep" ] && [ $code = 0 ] || wait "$pid" 2>/dev/null || true
   done
-  if [ $code != 0 ]; then
+  if [ $code = 130 ] || [ $code = 143 ]; then
+    printf '\ninterrupted; no process is left\n' >&2
+    [ -z "$dir" ] || rm -rf "$dir"
+  elif [ $code != 0 ]; then
     printf '\nFAILED in step: %s (exit code %s)\n' "$step" "$code" >&2
     if [ -n "$dir" ]; then
       local log
@@ -63,10 +66,11 @@ port() { # port NAME
   die "no free port"
 }
 
-set -m   # every process gets a process group of its own, which is what the reaper kills
 run() { # run NAME COMMAND...
   local name=$1; shift
+  set -m   # a process group of its own: Ctrl-C does not reach it, the reaper does
   "$@" >>"$dir/$name.log" 2>&1 </dev/null {reaper}>&- &
+  set +m
   pids+=($!)
   echo "add $!" >&"$reaper"
   printf '  %-12s pid %-7s log %s\n' "$name" "$!" "$dir/$name.log"
@@ -102,7 +106,7 @@ core=0
 target() { # target NAME
   if [ -n "${VDA_SPDK_TGT:-}" ]; then
     local mask; mask=$(printf '0x%x' $((1 << (core % $(nproc))))); core=$((core + 1))
-    run "$1-target" "$VDA_SPDK_TGT" --no-huge -s 512 --no-pci --wait-for-rpc --iova-mode=va -r "$dir/$1.sock" -m "$mask" \
+    run "$1-target" "$VDA_SPDK_TGT" --no-huge -s 2048 --no-pci --wait-for-rpc --iova-mode=va -r "$dir/$1.sock" -m "$mask" \
       --disable-cpumask-locks --env-context="--file-prefix=vda-$p_etcd-$1"
   else
     run "$1-target" "$bin/vda_dataplane" -r "$dir/$1.sock" --wait-for-rpc

@@ -115,7 +115,7 @@ fn target(layout: &Layout, socket: PathBuf, nth: usize) -> anyhow::Result<(PathB
     let args = words([
         "--no-huge",
         "-s",
-        "512",
+        "2048",
         "--no-pci",
         "--wait-for-rpc",
         "--iova-mode=va",
