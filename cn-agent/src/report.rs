@@ -151,7 +151,11 @@ impl View<'_, '_> {
                 )
             })
         });
-        let all: Vec<String> = lacks.collect();
+        let mut all: Vec<String> = lacks.collect();
+        let members = self.sets().flat_map(|(_, set)| &set.members);
+        let away =
+            members.map(|member| self.of(&Id::Member(self.da, member.vd))).filter(|s| !s.on.is_empty());
+        all.extend(away.map(|status| status.on));
         (!all.is_empty()).then(|| all.join("; "))
     }
 
