@@ -14,6 +14,7 @@ use vda_reconcile::{
 };
 use vda_spdk::{ListenAddress, NvmfCreateTransport};
 
+use crate::mirror::MirrorState;
 use crate::resources::{Action, Array, Id, Key, State};
 use crate::stack::{self, Initialised};
 use crate::want::Want;
@@ -42,6 +43,8 @@ pub struct ControllerNode<T> {
     ledger: Arc<Ledger>,
     /// By bdev. A rebuild may not show in its first moments, when the member looks like one that is in sync.
     added: Mutex<BTreeMap<String, Added>>,
+    /// Mirror sets as last glanced at: the loss of a member has to be reported soon.
+    glanced: Mutex<BTreeMap<Id, MirrorState>>,
     /// Why nothing can be exported.
     conflict: Mutex<Option<String>>,
 }
@@ -78,7 +81,15 @@ impl<T: Target> ControllerNode<T> {
         listener: ListenAddress,
         ledger: Arc<Ledger>,
     ) -> Self {
-        Self { target, transport, listener, ledger, added: Mutex::default(), conflict: Mutex::default() }
+        Self {
+            target,
+            transport,
+            listener,
+            ledger,
+            added: Mutex::default(),
+            glanced: Mutex::default(),
+            conflict: Mutex::default(),
+        }
     }
 
     /// Takes over what an accepted desired state says about the node as a whole.
@@ -179,6 +190,16 @@ impl<T: Target> Driver for ControllerNode<T> {
         let mut actual = observe::observe_all(&self.target).await?;
         self.doubt(&mut actual);
         Ok(actual)
+    }
+
+    async fn glance(&self) -> BTreeSet<Key> {
+        let Ok(mirrors) = observe::mirrors(&self.target).await else { return BTreeSet::new() };
+        let mut glanced = lock(&self.glanced);
+        let changed = mirrors.iter().filter(|(id, now)| glanced.get(*id).is_some_and(|then| then != *now));
+        let lost = glanced.keys().filter(|id| !mirrors.contains_key(*id));
+        let keys = changed.map(|(id, _)| id).chain(lost).map(|id| self.component_of(id)).collect();
+        *glanced = mirrors;
+        keys
     }
 
     fn report(

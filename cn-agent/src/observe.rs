@@ -133,6 +133,16 @@ fn bases(id: &Id, state: &Observed<State>, volumes: &BTreeMap<String, Id>) -> Ve
     }
 }
 
+/// All mirror sets, with one call.
+pub(crate) async fn mirrors(target: &impl Rpc) -> Result<BTreeMap<Id, MirrorState>, vda_spdk::Error> {
+    let raids = target.call(BdevRaidGetBdevs::new(RaidCategory::All)).await?;
+    let mirror = |raid: &vda_spdk::RaidBdev| match Id::of_bdev(&raid.name) {
+        Some(id @ Id::Mirror(..)) => Some((id, MirrorState::from(&raid.info))),
+        _ => None,
+    };
+    Ok(raids.iter().filter_map(mirror).collect())
+}
+
 /// Everything of ours on the node.
 pub(crate) async fn observe_all(target: &impl Rpc) -> Result<Actual<Array>, Fault> {
     let (bdevs, controllers, raids, lvstores, subsystems) = futures::try_join!(

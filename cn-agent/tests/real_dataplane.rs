@@ -180,7 +180,7 @@ impl Scene {
             "--lis-conf",
             &listener,
             "--resync-interval",
-            "300ms",
+            "60",
         ]);
         self.shutdown = Shutdown::new();
         let shutdown = self.shutdown.clone();

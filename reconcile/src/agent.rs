@@ -111,6 +111,11 @@ pub trait Driver: Perform<Self::Domain> + Send + Sync + 'static {
     /// If any of it could not be seen: then nothing is known.
     fn observe_all(&self) -> impl Future<Output = Result<Actual<Self::Domain>, Fault>> + Send;
 
+    /// Looks, with one cheap call, for components whose state has changed by itself since the last time: between two looks at everything.
+    fn glance(&self) -> impl Future<Output = BTreeSet<Self::Key>> + Send {
+        std::future::ready(BTreeSet::new())
+    }
+
     /// What to report. `None`: leave what was reported last.
     fn report(
         &self,
@@ -145,6 +150,8 @@ type IdOf<V> = <<V as Driver>::Domain as Domain>::Id;
 pub struct AgentOptions {
     /// Everything is looked at again after this time.
     pub resync_interval: Duration,
+    /// What may change by itself is glanced at after this time.
+    pub glance_interval: Duration,
     /// The first pause after a failure; it doubles up to `max_backoff`.
     pub min_backoff: Duration,
     pub max_backoff: Duration,
@@ -158,6 +165,7 @@ impl Default for AgentOptions {
     fn default() -> Self {
         Self {
             resync_interval: Duration::from_secs(10),
+            glance_interval: Duration::from_millis(500),
             min_backoff: Duration::from_millis(20),
             max_backoff: Duration::from_secs(5),
             concurrency: 32,
@@ -276,7 +284,7 @@ impl<V: Driver, T: Target> Agent<V, T> {
 
     /// Works until shutdown.
     pub async fn run(&self) {
-        tokio::join!(self.supervise(), self.schedule(), self.resync());
+        tokio::join!(self.supervise(), self.schedule(), self.resync(), self.glance());
     }
 
     /// The driver.

@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 
 use tokio::time::Instant;
+use vda_spdk::Link;
 
 use super::{Agent, Driver, Entry, IdOf, Settled, State};
 use crate::graph::{Actual, Observed, Seen};
@@ -23,10 +24,36 @@ impl<V: Driver, T: Target> Agent<V, T> {
         }
     }
 
+    pub(super) async fn glance(&self) {
+        let mut timer = tokio::time::interval(self.inner.options.glance_interval);
+        timer.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                () = self.inner.shutdown.cancelled() => return,
+                _ = timer.tick() => {}
+            }
+            let link = *self.inner.target.link().borrow();
+            if !self.ready(link) {
+                continue;
+            }
+            let changed = self.inner.driver.glance().await;
+            if !changed.is_empty() {
+                let now = Instant::now();
+                let mut state = self.state();
+                changed.iter().for_each(|key| state.mark(key, now));
+                drop(state);
+                self.inner.wake.notify_one();
+            }
+        }
+    }
+
+    fn ready(&self, link: Link) -> bool {
+        link.up && self.state().ready_epoch == Some(link.epoch)
+    }
+
     async fn resync_once(&self) {
         let link = *self.inner.target.link().borrow();
-        let ready = |agent: &Self| link.up && agent.state().ready_epoch == Some(link.epoch);
-        if !ready(self) {
+        if !self.ready(link) {
             return;
         }
         let all = match self.inner.driver.observe_all().await {
@@ -34,7 +61,7 @@ impl<V: Driver, T: Target> Agent<V, T> {
             // Nothing is known, so nothing is concluded.
             Err(fault) => return tracing::debug!(%fault, "cannot look at the whole node"),
         };
-        if !ready(self) {
+        if !self.ready(link) {
             return;
         }
         self.collect_leftovers(&all);
