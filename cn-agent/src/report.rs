@@ -248,7 +248,8 @@ impl View<'_, '_> {
         let ana_state = match self.settled.actual.known(&id) {
             Some(State::Export(found)) => {
                 let shown = found.ana_at(&self.want.listener).map(|ana| ana.as_str());
-                shown.unwrap_or(if found.ana.is_none() { exp.ana.as_str() } else { "" }).to_owned()
+                let unseen = || if found.ana.is_none() { exp.ana.as_str() } else { "" };
+                shown.unwrap_or_else(unseen).to_owned()
             }
             _ => String::new(),
         };

@@ -5,15 +5,17 @@ use vda_spdk::Call;
 
 use super::*;
 
+type Answer = Result<Value, (i64, &'static str)>;
+
 /// Answers by script: method -> answer.
 #[derive(Clone)]
 struct Script {
-    answers: Arc<Vec<(&'static str, Result<Value, (i64, &'static str)>)>>,
+    answers: Arc<Vec<(&'static str, Answer)>>,
     calls: Arc<Mutex<Vec<(&'static str, Value)>>>,
 }
 
 impl Script {
-    fn new(answers: Vec<(&'static str, Result<Value, (i64, &'static str)>)>) -> Self {
+    fn new(answers: Vec<(&'static str, Answer)>) -> Self {
         Self { answers: Arc::new(answers), calls: Arc::default() }
     }
 

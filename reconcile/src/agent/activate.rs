@@ -14,6 +14,9 @@ use crate::target::Target;
 /// A component that is not settled after so many waves is left to the next activation.
 const MAX_ROUNDS: usize = 64;
 
+/// What there is to do about a component: what is wanted of it, what is left of it, how closely to look.
+type Job<V> = (Option<Wanted<<V as Driver>::Want>>, BTreeSet<IdOf<V>>, Depth);
+
 /// What an activation found in the end.
 struct Outcome<V: Driver> {
     wanted: Option<Wanted<V::Want>>,
@@ -78,7 +81,7 @@ impl<V: Driver, T: Target> Agent<V, T> {
         }
     }
 
-    fn job(&self, key: &V::Key) -> (Option<Wanted<V::Want>>, BTreeSet<IdOf<V>>, Depth) {
+    fn job(&self, key: &V::Key) -> Job<V> {
         let mut state = self.state();
         match state.entries.get_mut(key) {
             Some(entry) => {

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use tokio::time::Instant;
 use vda_spdk::Link;
 
-use super::{Agent, Driver, Entry, IdOf, Settled, State};
+use super::{Agent, Driver, IdOf, Settled, State};
 use crate::graph::{Actual, Observed, Seen};
 use crate::plan::plan;
 use crate::target::Target;
@@ -89,7 +89,7 @@ impl<V: Driver, T: Target> Agent<V, T> {
             if !known && !state.full_seen {
                 continue;
             }
-            if state.entries.entry(key.clone()).or_insert_with(Entry::default).leftovers.insert(id.clone()) {
+            if state.entries.entry(key.clone()).or_default().leftovers.insert(id.clone()) {
                 tracing::info!(component = %key, resource = %id, "not wanted by anything: will be removed");
                 state.mark(&key, now);
             }
