@@ -3,12 +3,15 @@
 //!
 //! All of this lives on one reactor thread: state is in `Cell`/`RefCell`, and no borrow is ever held across an await.
 
+pub mod delay;
 mod descriptor;
 mod error;
 pub mod file;
+pub mod inject;
 pub mod malloc;
 pub mod null;
 pub mod nvme;
+mod over;
 mod qos;
 mod registry;
 mod stats;

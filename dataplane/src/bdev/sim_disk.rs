@@ -74,16 +74,21 @@ impl SimDisk {
         self.failing.set(error);
     }
 
-    /// The disk after the power comes back: of each sector what was durable, or any version written since.
+    /// The disk after the power comes back: of what was written since the last flush each write is there, lost or torn.
     pub(crate) fn after_power_cut(&self, seed: u64) -> Rc<Self> {
         let after = Self::new(seed, self.block_size, self.num_blocks.get());
         let mut rng = SmallRng::seed_from_u64(seed ^ 0x5eed);
+        let mut fates: BTreeMap<u64, f64> = BTreeMap::new();
         for (at, versions) in self.sectors.borrow().iter() {
-            let keep = rng.random_range(0..=versions.volatile.len());
-            let durable = match keep {
-                0 => versions.durable.clone(),
-                n => Some(Rc::clone(&versions.volatile[n - 1].1)),
-            };
+            let mut durable = versions.durable.clone();
+            for (id, sector, _) in &versions.volatile {
+                // How likely a sector of this write is to be there: never, sometimes, always.
+                let fate =
+                    *fates.entry(*id).or_insert_with(|| [0.0, 0.0, 0.5, 1.0, 1.0][rng.random_range(0..5)]);
+                if rng.random_bool(fate) {
+                    durable = Some(Rc::clone(sector));
+                }
+            }
             after.sectors.borrow_mut().insert(*at, Versions { durable, volatile: Vec::new() });
         }
         after

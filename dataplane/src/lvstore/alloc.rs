@@ -46,11 +46,6 @@ impl Bitmap {
             .map(|(n, w)| (n * 64) as u32 + w.trailing_ones())
             .find(|i| *i < self.len)
     }
-
-    #[cfg(test)]
-    pub(super) fn count(&self) -> u64 {
-        self.words.iter().map(|w| u64::from(w.count_ones())).sum()
-    }
 }
 
 /// Hands clusters out and takes them back.

@@ -392,7 +392,7 @@ fn seeds(n: u64) -> std::ops::Range<u64> {
 
 #[test]
 fn what_was_flushed_survives_power_cuts() {
-    for seed in seeds(60) {
+    for seed in seeds(24) {
         println!("seed {seed}");
         random_run(seed, End::PowerCut);
     }
@@ -400,7 +400,7 @@ fn what_was_flushed_survives_power_cuts() {
 
 #[test]
 fn what_was_acknowledged_survives_kill_9() {
-    for seed in seeds(30) {
+    for seed in seeds(8) {
         println!("seed {seed}");
         random_run(seed, End::Kill);
     }

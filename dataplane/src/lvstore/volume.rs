@@ -226,8 +226,8 @@ impl Store {
             }
             let head = first * per_cluster - lba;
             let tail = lba + blocks - end * per_cluster;
-            ios.extend((head > 0).then(|| (lba, head)));
-            ios.extend((tail > 0).then(|| (end * per_cluster, tail)));
+            ios.extend((head > 0).then_some((lba, head)));
+            ios.extend((tail > 0).then_some((end * per_cluster, tail)));
         } else {
             ios.push((lba, blocks));
         }

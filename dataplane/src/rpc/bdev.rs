@@ -1,6 +1,7 @@
 //! `bdev_*` of the bdev layer itself and of the modules malloc, null, aio and uring.
 
 mod disks;
+mod faults;
 mod view;
 
 use std::rc::Rc;
@@ -42,6 +43,7 @@ pub(super) fn register(methods: &mut Methods, app: &Rc<App>) {
     methods.method::<BdevResetIostat>(State::Runtime, async |app, call| reset_iostat(&app.bdevs, &call));
     methods.method::<BdevSetQosLimit>(State::Runtime, async |app, call| set_qos_limit(&app.bdevs, &call));
     disks::register(methods, app);
+    faults::register(methods, app);
 }
 
 fn set_options(app: &App, call: &BdevSetOptions) -> Result<bool, RpcError> {

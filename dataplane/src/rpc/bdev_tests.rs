@@ -227,3 +227,106 @@ async fn limits_and_counters_answer_as_recorded() {
     t.expect("bdev_reset_iostat", json!({"name": "nope"}), Err(NODEV)).await;
     t.expect("bdev_reset_iostat", json!({"name": "m0", "mode": "all"}), Ok(json!(true))).await;
 }
+
+#[tokio::test(flavor = "local")]
+async fn raids_answer_as_recorded() {
+    let t = Target::start().await;
+    for (name, blocks) in [("e1", 16384), ("e2", 16384), ("e3", 8192)] {
+        let params = json!({"name": name, "num_blocks": blocks, "block_size": 4096});
+        t.call("bdev_malloc_create", params).await.unwrap();
+    }
+    let create = "bdev_raid_create";
+    let parse = (-32700, "spdk_json_decode_object failed");
+    let failed = |why| format!("Failed to create RAID bdev x: {why}");
+    let (inval, perm) = (failed("Invalid argument"), failed("Operation not permitted"));
+    for (level, strip, bases, want) in [
+        ("raid1", 0, json!(["e1"]), (-22, inval.as_str())),
+        ("raid9", 0, json!(["e1", "e2"]), parse),
+        ("raid0", 0, json!(["e1", "e2"]), (-22, inval.as_str())),
+        ("raid1", 64, json!(["e1", "e2"]), (-22, inval.as_str())),
+        ("raid0", 63, json!(["e1", "e2"]), (-22, inval.as_str())),
+        ("raid1", 0, json!(["e1", "e1"]), (-1, perm.as_str())),
+    ] {
+        let params = json!({"name": "x", "raid_level": level, "strip_size_kb": strip, "base_bdevs": bases});
+        t.expect(create, params, Err(want)).await;
+    }
+    let miss =
+        json!({"name": "miss", "raid_level": "raid1", "base_bdevs": ["e1", "nosuch"], "superblock": false});
+    t.expect(create, miss, Ok(json!(true))).await;
+    let got = t.call("bdev_raid_get_bdevs", json!({"category": "configuring"})).await.unwrap();
+    assert_eq!((&got[0]["state"], &got[0]["num_base_bdevs_discovered"]), (&json!("configuring"), &json!(1)));
+    assert_eq!(got[0]["uuid"], "00000000-0000-0000-0000-000000000000");
+    assert_eq!(got[0]["base_bdevs_list"][1]["is_configured"], false);
+    t.expect("bdev_raid_delete", json!({"name": "miss"}), Ok(json!(true))).await;
+
+    let x = json!({"name": "x", "raid_level": "raid1", "base_bdevs": ["e2", "e3"]});
+    t.expect(create, x, Ok(json!(true))).await;
+    let x = json!({"name": "x", "raid_level": "raid1", "base_bdevs": ["e1", "e2"]});
+    t.expect(create, x, Err((-17, "Failed to create RAID bdev x: File exists"))).await;
+    let y = json!({"name": "y", "raid_level": "raid1", "base_bdevs": ["e1", "e2"]});
+    t.expect(create, y, Err((-1, "Failed to create RAID bdev y: Operation not permitted"))).await;
+    let bdev = t.call("bdev_get_bdevs", json!({"name": "x"})).await.unwrap();
+    assert_eq!((&bdev[0]["num_blocks"], &bdev[0]["product_name"]), (&json!(8192), &json!("Raid Volume")));
+    assert_eq!(bdev[0]["driver_specific"]["raid"]["num_base_bdevs_operational"], 2);
+    let base = t.call("bdev_get_bdevs", json!({"name": "e2"})).await.unwrap();
+    assert_eq!(base[0]["claim_type"], "exclusive_write");
+    for params in [json!({"category": "bogus"}), Value::Null] {
+        t.expect("bdev_raid_get_bdevs", params, Err(parse)).await;
+    }
+    let add = "bdev_raid_add_base_bdev";
+    let want = Err((-22, "Failed to add base bdev e1 to RAID bdev x: Invalid argument"));
+    t.expect(add, json!({"raid_bdev": "x", "base_bdev": "e1"}), want).await;
+    let want = Err((-19, "raid bdev nox is not found in config"));
+    t.expect(add, json!({"raid_bdev": "nox", "base_bdev": "e1"}), want).await;
+    let remove = "bdev_raid_remove_base_bdev";
+    t.expect(remove, json!({"name": "nosuch"}), Err((-19, "Failed to remove base bdev from raid bdev")))
+        .await;
+    t.expect(remove, json!({"name": "e3"}), Ok(json!(true))).await;
+    let got = t.call("bdev_raid_get_bdevs", json!({"category": "online"})).await.unwrap();
+    assert_eq!(got[0]["base_bdevs_list"][1]["name"], Value::Null);
+    t.expect(remove, json!({"name": "e2"}), Ok(json!(true))).await;
+    t.expect("bdev_raid_get_bdevs", json!({"category": "all"}), Ok(json!([]))).await;
+    t.expect("bdev_raid_delete", json!({"name": "x"}), Err((-19, "raid bdev x not found"))).await;
+}
+
+#[tokio::test(flavor = "local")]
+async fn faults_are_injected_and_cleared() {
+    let t = Target::start().await;
+    t.call("bdev_malloc_create", json!({"name": "m", "num_blocks": 64, "block_size": 512})).await.unwrap();
+    t.expect("bdev_error_create", json!({"base_name": "m"}), Ok(json!("EE_m"))).await;
+    let (d, _events) = t.app.bdevs.open("EE_m", true).unwrap();
+    let data = |tag: u8| bytes::Bytes::from(vec![tag; 512]);
+    let buf = || bytes::BytesMut::zeroed(512);
+    let inject = "bdev_error_inject_error";
+    let fail = json!({"name": "EE_m", "io_type": "write", "error_type": "failure", "num": 2});
+    t.expect(inject, fail, Ok(json!(true))).await;
+    assert!(d.write(0, data(1), false).await.is_err());
+    assert!(d.write(0, data(1), false).await.is_err());
+    d.write(0, data(1), false).await.unwrap();
+    let corrupt = json!({"name": "EE_m", "io_type": "read", "error_type": "corrupt_data", "corrupt_offset": 3,
+        "corrupt_value": 255});
+    t.expect(inject, corrupt, Ok(json!(true))).await;
+    assert_eq!(d.read(0, buf()).await.unwrap()[3], 254);
+    assert_eq!(d.read(0, buf()).await.unwrap()[3], 1);
+    let pending = json!({"name": "EE_m", "io_type": "read", "error_type": "pending"});
+    t.expect(inject, pending, Ok(json!(true))).await;
+    let mut held = Box::pin(d.read(0, buf()));
+    assert!(futures::poll!(&mut held).is_pending());
+    t.expect("bdev_error_resume_pending", json!({"name": "EE_m"}), Ok(json!(true))).await;
+    held.await.unwrap();
+    t.expect(inject, json!({"name": "nope", "io_type": "all", "error_type": "failure"}), Err(NODEV)).await;
+    drop(d);
+
+    let delay = json!({"name": "slow", "base_bdev_name": "EE_m", "avg_read_latency": 20000, "p99_read_latency": 20000,
+        "avg_write_latency": 0, "p99_write_latency": 0});
+    t.expect("bdev_delay_create", delay, Ok(json!("slow"))).await;
+    let (d, _events) = t.app.bdevs.open("slow", true).unwrap();
+    let begun = std::time::Instant::now();
+    d.read(0, buf()).await.unwrap();
+    assert!(begun.elapsed() >= Duration::from_millis(20));
+    let update = json!({"delay_bdev_name": "slow", "latency_type": "avg_read", "latency_us": 0});
+    t.expect("bdev_delay_update_latency", update, Ok(json!(true))).await;
+    drop(d);
+    t.expect("bdev_error_delete", json!({"name": "EE_m"}), Ok(json!(true))).await;
+    t.expect("bdev_get_bdevs", json!({"name": "slow"}), Err(NODEV)).await;
+}

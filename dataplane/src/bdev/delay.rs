@@ -1,0 +1,191 @@
+//! `bdev_delay`: answers later than the bdev below.
+
+use std::cell::{Cell, RefCell};
+use std::collections::BTreeMap;
+use std::rc::Rc;
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use futures::future::LocalBoxFuture;
+use rand::RngExt;
+use serde_json::{Value, json};
+use uuid::Uuid;
+
+use super::over::{Base, follow};
+use super::{Bdev, BdevError, IoError, IoFuture, IoType, NewBdev, Registry};
+
+/// Module name of delay bdevs.
+pub const MODULE: &str = "delay";
+
+/// Latencies in microseconds; one I/O in a hundred takes the p99. Below a millisecond the timer rounds up to one.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Latencies {
+    pub avg_read: u64,
+    pub p99_read: u64,
+    pub avg_write: u64,
+    pub p99_write: u64,
+}
+
+/// Parameters of `bdev_delay_create`.
+#[derive(Clone, Debug)]
+pub struct DelayParams {
+    pub name: String,
+    pub base_bdev_name: String,
+    pub latencies: Latencies,
+    pub uuid: Option<Uuid>,
+}
+
+struct Delay {
+    name: String,
+    base: Rc<Base>,
+    latencies: Rc<Cell<Latencies>>,
+    uuid: Uuid,
+}
+
+/// All delay bdevs of the process.
+pub struct DelayBdevs {
+    registry: Registry,
+    latencies: RefCell<BTreeMap<String, Rc<Cell<Latencies>>>>,
+}
+
+impl DelayBdevs {
+    pub fn new(registry: Registry) -> Self {
+        Self { registry, latencies: RefCell::default() }
+    }
+
+    /// `bdev_delay_create`.
+    ///
+    /// # Errors
+    /// [`BdevError::NotFound`] or [`BdevError::Claimed`] for the base, [`BdevError::Exists`], [`BdevError::Invalid`] if a p99 is
+    /// below its average.
+    pub fn create(&self, params: DelayParams) -> Result<(), BdevError> {
+        check(params.latencies)?;
+        let (base, events) = Base::open(&self.registry, &params.base_bdev_name, MODULE)?;
+        let latencies = Rc::new(Cell::new(params.latencies));
+        let bdev = Delay {
+            name: params.name.clone(),
+            base,
+            latencies: Rc::clone(&latencies),
+            uuid: params.uuid.filter(|u| !u.is_nil()).unwrap_or_else(Uuid::new_v4),
+        };
+        let new = NewBdev { name: params.name.clone(), aliases: Vec::new(), bdev: Rc::new(bdev) };
+        follow(events, self.registry.register(new)?);
+        self.latencies.borrow_mut().insert(params.name, latencies);
+        Ok(())
+    }
+
+    /// `bdev_delay_update_latency`.
+    ///
+    /// # Errors
+    /// [`BdevError::NotFound`]; [`BdevError::Invalid`] if it is no delay bdev.
+    pub fn update(&self, name: &str, change: impl FnOnce(&mut Latencies)) -> Result<(), BdevError> {
+        let name = self.registry.canonical_name(name)?;
+        if self.registry.info(&name)?.module != MODULE {
+            return Err(BdevError::Invalid {
+                field: "delay_bdev_name",
+                value: name,
+                allowed: "a delay bdev",
+            });
+        }
+        let cell = self.latencies.borrow().get(&name).cloned().ok_or(BdevError::NotFound { name })?;
+        let mut latencies = cell.get();
+        change(&mut latencies);
+        cell.set(latencies);
+        Ok(())
+    }
+
+    /// `bdev_delay_delete`.
+    ///
+    /// # Errors
+    /// [`BdevError::NotFound`].
+    pub fn delete(&self, name: &str) -> Result<impl Future<Output = ()> + use<>, BdevError> {
+        self.registry.unregister(name, MODULE)
+    }
+}
+
+fn check(l: Latencies) -> Result<(), BdevError> {
+    let invalid = |field, value: u64| {
+        Err(BdevError::Invalid { field, value: value.to_string(), allowed: "not below the average" })
+    };
+    if l.p99_read < l.avg_read {
+        return invalid("p99_read_latency", l.p99_read);
+    }
+    if l.p99_write < l.avg_write {
+        return invalid("p99_write_latency", l.p99_write);
+    }
+    Ok(())
+}
+
+impl Delay {
+    fn wait(avg: u64, p99: u64) -> Duration {
+        let slow = rand::rng().random_ratio(1, 100);
+        Duration::from_micros(if slow { p99 } else { avg })
+    }
+
+    fn later<T: 'static, F>(&self, io: Result<F, IoError>, is_read: bool) -> IoFuture<T>
+    where
+        F: Future<Output = Result<T, IoError>> + 'static,
+    {
+        let l = self.latencies.get();
+        let wait =
+            if is_read { Self::wait(l.avg_read, l.p99_read) } else { Self::wait(l.avg_write, l.p99_write) };
+        Box::pin(async move {
+            let result = io?.await;
+            if !wait.is_zero() {
+                tokio::time::sleep(wait).await;
+            }
+            result
+        })
+    }
+}
+
+impl Bdev for Delay {
+    fn product_name(&self) -> &'static str {
+        "delay"
+    }
+    fn module(&self) -> &'static str {
+        MODULE
+    }
+    fn block_size(&self) -> u32 {
+        self.base.block_size
+    }
+    fn num_blocks(&self) -> u64 {
+        self.base.begin(super::Descriptor::num_blocks).unwrap_or(0)
+    }
+    fn uuid(&self) -> Uuid {
+        self.uuid
+    }
+    fn supports(&self, io: IoType) -> bool {
+        self.base.begin(|d| d.supports(io)).unwrap_or(false)
+    }
+    fn driver_specific(&self) -> Value {
+        let l = self.latencies.get();
+        json!({"delay": {
+            "name": self.name,
+            "base_bdev_name": self.base.name,
+            "avg_read_latency": l.avg_read,
+            "p99_read_latency": l.p99_read,
+            "avg_write_latency": l.avg_write,
+            "p99_write_latency": l.p99_write,
+        }})
+    }
+    fn read(&self, lba: u64, buf: BytesMut) -> IoFuture<BytesMut> {
+        self.later(self.base.begin(|d| d.read(lba, buf)), true)
+    }
+    fn write(&self, lba: u64, data: Bytes, fua: bool) -> IoFuture<()> {
+        self.later(self.base.begin(|d| d.write(lba, data, fua)), false)
+    }
+    fn flush(&self) -> IoFuture<()> {
+        self.later(self.base.begin(super::Descriptor::flush), false)
+    }
+    fn unmap(&self, lba: u64, blocks: u64) -> IoFuture<()> {
+        self.later(self.base.begin(|d| d.unmap(lba, blocks)), false)
+    }
+    fn write_zeroes(&self, lba: u64, blocks: u64, fua: bool) -> IoFuture<()> {
+        self.later(self.base.begin(|d| d.write_zeroes(lba, blocks, fua)), false)
+    }
+    fn destruct(&self) -> LocalBoxFuture<'static, ()> {
+        self.base.close();
+        Box::pin(std::future::ready(()))
+    }
+}

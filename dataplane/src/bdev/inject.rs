@@ -1,0 +1,259 @@
+//! `bdev_error`: a bdev that fails, delays without end or corrupts what passes through it, on demand.
+
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::rc::Rc;
+
+use bytes::{Bytes, BytesMut};
+use futures::future::LocalBoxFuture;
+use serde_json::{Value, json};
+use tokio::sync::Notify;
+use uuid::Uuid;
+use vda_spdk::{ErrorIoType, ErrorType};
+
+use super::over::{Base, follow};
+use super::{Bdev, BdevError, IoError, IoFuture, IoType, NewBdev, Registry};
+
+/// Module name of error bdevs.
+pub const MODULE: &str = "error";
+
+/// Parameters of `bdev_error_inject_error`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Injection {
+    pub error: ErrorType,
+    /// How many operations it hits.
+    pub num: u32,
+    /// Only while at least that many are in flight; 0 is always.
+    pub queue_depth: u64,
+    /// Status for [`ErrorType::NvmeFailure`].
+    pub nvme: (u8, u8),
+    /// Byte of a block, and what it is xored with, for [`ErrorType::CorruptData`].
+    pub corrupt: (u64, u8),
+}
+
+#[derive(Default)]
+struct Plan {
+    injections: BTreeMap<ErrorIoType, Injection>,
+    inflight: u64,
+}
+
+/// What an error bdev and its administration share.
+#[derive(Default)]
+struct Shared {
+    plan: RefCell<Plan>,
+    /// Lets pending operations go.
+    resume: Notify,
+}
+
+struct ErrorDisk {
+    base: Rc<Base>,
+    shared: Rc<Shared>,
+    uuid: Uuid,
+}
+
+/// All error bdevs of the process.
+pub struct ErrorBdevs {
+    registry: Registry,
+    disks: RefCell<BTreeMap<String, Rc<Shared>>>,
+}
+
+impl ErrorBdevs {
+    pub fn new(registry: Registry) -> Self {
+        Self { registry, disks: RefCell::default() }
+    }
+
+    /// `bdev_error_create`: a bdev `EE_{base}`; gives its name.
+    ///
+    /// # Errors
+    /// [`BdevError::NotFound`] or [`BdevError::Claimed`] for the base, [`BdevError::Exists`].
+    pub fn create(&self, base_name: &str, uuid: Option<Uuid>) -> Result<String, BdevError> {
+        let (base, events) = Base::open(&self.registry, base_name, MODULE)?;
+        let name = format!("EE_{}", base.name);
+        let shared = Rc::<Shared>::default();
+        let uuid = uuid.filter(|u| !u.is_nil()).unwrap_or_else(Uuid::new_v4);
+        let bdev = Rc::new(ErrorDisk { base, shared: Rc::clone(&shared), uuid });
+        let registration =
+            self.registry.register(NewBdev { name: name.clone(), aliases: Vec::new(), bdev })?;
+        follow(events, registration);
+        self.disks.borrow_mut().insert(name.clone(), shared);
+        Ok(name)
+    }
+
+    fn find(&self, name: &str) -> Result<Rc<Shared>, BdevError> {
+        let name = self.registry.canonical_name(name)?;
+        self.disks.borrow().get(&name).cloned().ok_or(BdevError::NotFound { name })
+    }
+
+    /// `bdev_error_inject_error`.
+    ///
+    /// # Errors
+    /// [`BdevError::NotFound`]; [`BdevError::Invalid`] for a corruption that changes nothing.
+    pub fn inject(&self, name: &str, io: ErrorIoType, injection: Injection) -> Result<(), BdevError> {
+        let shared = self.find(name)?;
+        if injection.error == ErrorType::CorruptData && injection.corrupt.1 == 0 {
+            let value = injection.corrupt.1.to_string();
+            return Err(BdevError::Invalid { field: "corrupt_value", value, allowed: "1 to 255" });
+        }
+        let mut plan = shared.plan.borrow_mut();
+        match io {
+            ErrorIoType::Clear => plan.injections.clear(),
+            ErrorIoType::All => {
+                for io in [ErrorIoType::Read, ErrorIoType::Write, ErrorIoType::Unmap, ErrorIoType::Flush] {
+                    plan.injections.insert(io, injection);
+                }
+            }
+            io => {
+                plan.injections.insert(io, injection);
+            }
+        }
+        Ok(())
+    }
+
+    /// `bdev_error_resume_pending`: what was held goes on.
+    ///
+    /// # Errors
+    /// [`BdevError::NotFound`].
+    pub fn resume(&self, name: &str) -> Result<(), BdevError> {
+        self.find(name).map(|shared| shared.resume.notify_waiters())
+    }
+
+    /// `bdev_error_delete`.
+    ///
+    /// # Errors
+    /// [`BdevError::NotFound`].
+    pub fn delete(&self, name: &str) -> Result<impl Future<Output = ()> + use<>, BdevError> {
+        let canonical = self.registry.canonical_name(name)?;
+        let gone = self.registry.unregister(&canonical, MODULE)?;
+        if let Some(shared) = self.disks.borrow_mut().remove(&canonical) {
+            shared.resume.notify_waiters();
+        }
+        Ok(gone)
+    }
+}
+
+/// Counts an operation as in flight.
+struct InFlight(Rc<Shared>);
+
+impl Drop for InFlight {
+    fn drop(&mut self) {
+        self.0.plan.borrow_mut().inflight -= 1;
+    }
+}
+
+impl Shared {
+    /// What happens to the next operation of a kind.
+    fn next(self: &Rc<Self>, io: ErrorIoType) -> (InFlight, Option<Injection>) {
+        let mut plan = self.plan.borrow_mut();
+        plan.inflight += 1;
+        let inflight = plan.inflight;
+        let hit = plan.injections.get_mut(&io).filter(|i| i.num > 0 && inflight >= i.queue_depth).map(|i| {
+            i.num -= 1;
+            *i
+        });
+        (InFlight(Rc::clone(self)), hit)
+    }
+}
+
+fn corrupted(mut data: BytesMut, block_size: u32, (offset, value): (u64, u8)) -> BytesMut {
+    if let Some(byte) = data.get_mut((offset % u64::from(block_size)) as usize) {
+        *byte ^= value;
+    }
+    data
+}
+
+impl ErrorDisk {
+    fn run<T: 'static, F>(
+        &self,
+        io: ErrorIoType,
+        begin: impl FnOnce(&Base) -> Result<F, IoError> + 'static,
+    ) -> IoFuture<T>
+    where
+        F: Future<Output = Result<T, IoError>> + 'static,
+    {
+        let (inflight, hit) = self.shared.next(io);
+        self.inject(inflight, hit, begin)
+    }
+
+    fn inject<T: 'static, F>(
+        &self,
+        inflight: InFlight,
+        hit: Option<Injection>,
+        begin: impl FnOnce(&Base) -> Result<F, IoError> + 'static,
+    ) -> IoFuture<T>
+    where
+        F: Future<Output = Result<T, IoError>> + 'static,
+    {
+        let (base, shared) = (Rc::clone(&self.base), Rc::clone(&self.shared));
+        Box::pin(async move {
+            let _inflight = inflight;
+            match hit.map(|i| (i.error, i.nvme)) {
+                Some((ErrorType::Failure, _)) => return Err(IoError::Os { errno: libc::EIO }),
+                Some((ErrorType::NvmeFailure, (sct, sc))) => {
+                    return Err(IoError::Nvme { sct, sc, dnr: false });
+                }
+                Some((ErrorType::Pending, _)) => shared.resume.notified().await,
+                // SPDK's bdev layer repeats what failed for want of memory.
+                Some((ErrorType::Nomem | ErrorType::CorruptData, _)) | None => {}
+            }
+            begin(&base)?.await
+        })
+    }
+}
+
+impl Bdev for ErrorDisk {
+    fn product_name(&self) -> &'static str {
+        "Error Injection Disk"
+    }
+    fn module(&self) -> &'static str {
+        MODULE
+    }
+    fn block_size(&self) -> u32 {
+        self.base.block_size
+    }
+    fn num_blocks(&self) -> u64 {
+        self.base.begin(super::Descriptor::num_blocks).unwrap_or(0)
+    }
+    fn uuid(&self) -> Uuid {
+        self.uuid
+    }
+    fn supports(&self, io: IoType) -> bool {
+        self.base.begin(|d| d.supports(io)).unwrap_or(false)
+    }
+    fn driver_specific(&self) -> Value {
+        json!({"error_disk": {"base_bdev": self.base.name}})
+    }
+    fn read(&self, lba: u64, buf: BytesMut) -> IoFuture<BytesMut> {
+        let (inflight, hit) = self.shared.next(ErrorIoType::Read);
+        let block_size = self.base.block_size;
+        let read = self.inject(inflight, hit, move |base| base.begin(|d| d.read(lba, buf)));
+        match hit {
+            Some(Injection { error: ErrorType::CorruptData, corrupt, .. }) => {
+                Box::pin(async move { Ok(corrupted(read.await?, block_size, corrupt)) })
+            }
+            _ => read,
+        }
+    }
+    fn write(&self, lba: u64, data: Bytes, fua: bool) -> IoFuture<()> {
+        let (inflight, hit) = self.shared.next(ErrorIoType::Write);
+        let data = match hit {
+            Some(Injection { error: ErrorType::CorruptData, corrupt, .. }) => {
+                corrupted(BytesMut::from(&data[..]), self.base.block_size, corrupt).freeze()
+            }
+            _ => data,
+        };
+        self.inject(inflight, hit, move |base| base.begin(|d| d.write(lba, data, fua)))
+    }
+    fn flush(&self) -> IoFuture<()> {
+        self.run(ErrorIoType::Flush, |base| base.begin(super::Descriptor::flush))
+    }
+    fn unmap(&self, lba: u64, blocks: u64) -> IoFuture<()> {
+        self.run(ErrorIoType::Unmap, move |base| base.begin(|d| d.unmap(lba, blocks)))
+    }
+    fn write_zeroes(&self, lba: u64, blocks: u64, fua: bool) -> IoFuture<()> {
+        self.run(ErrorIoType::Write, move |base| base.begin(|d| d.write_zeroes(lba, blocks, fua)))
+    }
+    fn destruct(&self) -> LocalBoxFuture<'static, ()> {
+        self.base.close();
+        Box::pin(std::future::ready(()))
+    }
+}
