@@ -1,5 +1,7 @@
 //! The agent against embedded data planes over real NVMe/TCP: assembled, a member lost and rebuilt, killed and restarted, deleted.
 
+#![allow(clippy::unwrap_used)] // A test that cannot go on says where it stopped.
+
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::process::Stdio;

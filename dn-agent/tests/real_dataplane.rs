@@ -1,5 +1,7 @@
 //! The agent against the embedded data plane, over its socket, killed and restarted.
 
+#![allow(clippy::unwrap_used)] // A test that cannot go on says where it stopped.
+
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
