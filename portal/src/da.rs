@@ -108,7 +108,7 @@ impl Gathered {
     }
 
     pub(crate) fn status(&self) -> v1::ResourceStatus {
-        self.with(|parts| view::array(parts))
+        self.with(view::array)
     }
 
     pub(crate) fn parts(&self) -> Vec<v1::PartStatus> {
@@ -240,20 +240,15 @@ impl Portal {
         let mut cntlrs = Vec::new();
         for place in &record.cntlrs {
             let Ok(cn) = place.cn_id.parse::<CnId>() else { continue };
-            let status_key = CntlrStatusKey(cn, da);
-            let (specs, observed) = tokio::try_join!(
+            let (status_key, node_key) = (CntlrStatusKey(cn, da), CnStatusKey(cn));
+            let (specs, observed, node) = tokio::try_join!(
                 self.store.list(Scope::CnDa(cn, da), None, 0, 0),
-                self.store.get(&status_key)
+                self.store.get(&status_key),
+                self.store.get(&node_key),
             )?;
             let revision = specs.entries.iter().map(|(_, raw)| raw.revision).max().unwrap_or(0);
-            let node = self.cluster.cache.read(|s| {
-                let spec = s.get(&CnSpecKey(cn)).ok().flatten().map(|s| s.value);
-                let spec = spec.unwrap_or_else(|| v1::CnSpec {
-                    address: place.cn_address.clone(),
-                    ..v1::CnSpec::default()
-                });
-                view::cn(&spec, s.get(&CnStatusKey(cn)).ok().flatten().map(|s| s.value).as_ref())
-            });
+            let spec = v1::CnSpec { address: place.cn_address.clone(), ..v1::CnSpec::default() };
+            let node = view::cn(&spec, node.map(|n| n.value).as_ref());
             let status = observed.map(|o| o.value);
             cntlrs.push(GatheredCntlr { place: place.clone(), revision, status, node });
         }
@@ -265,19 +260,17 @@ impl Portal {
             .filter_map(|(.., member)| Some((member.dn_id.parse().ok()?, member.dn_address.as_str())))
             .collect();
         let read = |(dn, address): (DnId, &str)| {
-            let address = address.to_owned();
+            let spec = v1::DnSpec { address: address.to_owned(), ..v1::DnSpec::default() };
             async move {
-                let status = self
-                    .store
-                    .get(&ShareStatusKey(dn, da))
-                    .await
-                    .map_err(|e| status::store(&e))?
-                    .map(|s| s.value);
-                let node = self.cluster.cache.read(|s| {
-                    let spec = v1::DnSpec { address: address.clone(), ..v1::DnSpec::default() };
-                    view::dn(&spec, s.get(&DnStatusKey(dn)).ok().flatten().map(|s| s.value).as_ref())
-                });
-                Ok::<_, Status>(GatheredShare { dn_address: address, status, node })
+                let (status_key, node_key) = (ShareStatusKey(dn, da), DnStatusKey(dn));
+                let read = tokio::try_join!(self.store.get(&status_key), self.store.get(&node_key));
+                let (status, node) = read.map_err(|e| status::store(&e))?;
+                let node = view::dn(&spec, node.map(|n| n.value).as_ref());
+                Ok::<_, Status>(GatheredShare {
+                    dn_address: spec.address,
+                    status: status.map(|s| s.value),
+                    node,
+                })
             }
         };
         all(dns.into_iter().map(read).collect()).await

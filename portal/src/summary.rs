@@ -13,7 +13,6 @@ const MAX_PROBLEMS: usize = 20;
 /// DAs read at once.
 const PAGE: usize = 500;
 
-#[derive(Default)]
 struct Summary {
     reply: v1::ClusterSummary,
 }
@@ -55,14 +54,15 @@ impl Portal {
     pub(crate) async fn summary(&self) -> Result<v1::ClusterSummary, Status> {
         // Also tells whether etcd answers: the rest is from the copy the watch keeps.
         let tombstones = self.store.list_all(Scope::DaTombstones, 0).await.map_err(|e| status::store(&e))?;
-        let mut summary = Summary::default();
-        summary.reply = v1::ClusterSummary {
-            dns: Some(Default::default()),
-            pds: Some(Default::default()),
-            cns: Some(Default::default()),
+        let nodes = Some(v1::cluster_summary::Nodes::default());
+        let reply = v1::ClusterSummary {
+            dns: nodes,
+            pds: nodes,
+            cns: nodes,
             deleting: u32::try_from(tombstones.entries.len()).unwrap_or(u32::MAX),
             ..v1::ClusterSummary::default()
         };
+        let mut summary = Summary { reply };
         self.summarise_nodes(&mut summary);
         self.summarise_das(&mut summary).await?;
         Ok(summary.reply)

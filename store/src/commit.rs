@@ -11,7 +11,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use crate::generation::marked;
-use crate::kv::{Compare, KeyValue, Kv, Txn, TxnReply, Write};
+use crate::kv::{Compare, KeyValue, Kv, RangeRequest, Txn, TxnReply, Write};
 use crate::store::{Counters, count};
 use crate::tx::Footprint;
 use crate::{Backoff, KvError};
@@ -115,7 +115,7 @@ async fn resolve(
         backoff.wait().await;
         match kv.commit(txn.clone()).await {
             Ok(TxnReply::Committed { revision }) => return Ok(Outcome::Committed(revision)),
-            Ok(TxnReply::Refused { found, .. }) => return judge(footprint, mark, found, detail),
+            Ok(TxnReply::Refused { found, .. }) => return judge(kv, footprint, mark, found, detail).await,
             Err(KvError::Ambiguous { .. } | KvError::Unavailable { .. }) if Instant::now() < deadline => {}
             Err(KvError::Ambiguous { .. } | KvError::Unavailable { .. }) => {
                 return Err(KvError::Ambiguous { detail });
@@ -126,43 +126,92 @@ async fn resolve(
 }
 
 /// The repetition was refused, so the first sending was either applied or never will be.
-fn judge(
+async fn judge(
+    kv: &dyn Kv,
     footprint: &Footprint,
     mark: u64,
     found: Vec<(String, Option<KeyValue>)>,
     detail: String,
 ) -> Result<Outcome, KvError> {
+    if footprint.writes.is_empty() {
+        // It only verified what a refusal is based on.
+        return Ok(Outcome::Refused(found));
+    }
     let now: BTreeMap<&str, &KeyValue> =
         found.iter().filter_map(|(key, kv)| Some((key.as_str(), kv.as_ref()?))).collect();
     let marked = marked(mark);
-    let puts = || footprint.writes.iter().filter_map(|(key, new)| Some((key.as_str(), new.as_ref()?)));
-    let with_mark = puts().find_map(|(key, new)| {
-        let kv = now.get(key)?;
-        (new.generation && kv.value.starts_with(&marked)).then_some(kv.mod_revision)
+    let with_mark = footprint.writes.iter().find_map(|(key, new)| {
+        let kv = now.get(key.as_str())?;
+        (new.as_ref()?.generation && kv.value.starts_with(&marked)).then_some(kv.mod_revision)
     });
     if let Some(revision) = with_mark {
         return Ok(Outcome::Committed(revision));
     }
     // A key that existed, was to be changed, and has not: revisions only grow, so it was not applied. (A key that was absent and is absent
     // proves nothing: it may have been created and deleted since.)
-    let untouched = footprint.writes.keys().any(|key| {
-        let read = footprint.reads.get(key).copied().unwrap_or(0);
-        read > 0 && now.get(key.as_str()).is_some_and(|kv| kv.mod_revision == read)
-    });
-    if untouched {
+    let guards: Vec<(&str, u64)> = footprint
+        .writes
+        .keys()
+        .filter_map(|key| Some((key.as_str(), footprint.reads.get(key).copied()?)))
+        .collect();
+    let untouched =
+        |(key, read): &(&str, u64)| *read > 0 && now.get(key).is_some_and(|kv| kv.mod_revision == *read);
+    if guards.iter().any(untouched) {
         return Ok(Outcome::Refused(found));
     }
-    let with_our_bytes = puts().find_map(|(key, new)| {
-        let kv = now.get(key)?;
-        let changed = footprint.reads.get(key) != Some(&kv.mod_revision);
-        (!new.generation && changed && kv.value == new.bytes).then_some(kv.mod_revision)
-    });
-    match with_our_bytes {
-        Some(revision) => Ok(Outcome::Committed(revision)),
-        None => {
-            Err(KvError::Ambiguous { detail: format!("{detail}; what it wrote was changed again since") })
+    let unknown =
+        || KvError::Ambiguous { detail: format!("{detail}; what it wrote was changed again since") };
+    let followed = guards.iter().find_map(|(key, read)| Some((*key, *read, *now.get(key)?)));
+    let Some((key, read, latest)) = followed else { return Err(unknown()) };
+    let Some(revision) = next_write(kv, key, read, latest).await? else { return Err(unknown()) };
+    match (was_ours(kv, footprint, &marked, revision).await?, read) {
+        (true, _) => Ok(Outcome::Committed(revision)),
+        // It may have been created by us, deleted, and created again.
+        (false, 0) => Err(unknown()),
+        (false, _) => Ok(Outcome::Refused(found)),
+    }
+}
+
+/// Steps back in the history of one key.
+const MAX_STEPS: usize = 64;
+
+/// The first revision after `read` at which `key`, which now is `latest`, was written: the only one at which a transaction that compared it
+/// with `read` can have been applied. `None`: too long ago to be found out.
+async fn next_write(kv: &dyn Kv, key: &str, read: u64, latest: &KeyValue) -> Result<Option<u64>, KvError> {
+    if read == 0 {
+        return Ok(Some(latest.create_revision));
+    }
+    let mut revision = latest.mod_revision;
+    for _ in 0..MAX_STEPS {
+        let request = RangeRequest { revision: revision - 1, ..RangeRequest::key(key) };
+        let before = match kv.range(request).await {
+            Ok(reply) => reply.kvs.into_iter().next(),
+            Err(KvError::Compacted { .. }) => return Ok(None),
+            Err(error) => return Err(KvError::Ambiguous { detail: error.to_string() }),
+        };
+        match before {
+            Some(before) if before.mod_revision == read => return Ok(Some(revision)),
+            Some(before) if before.mod_revision > read => revision = before.mod_revision,
+            _ => return Ok(None),
         }
     }
+    Ok(None)
+}
+
+/// Whether everything this transaction puts was put at `revision`. One record may be the same as somebody else would have written it (the
+/// books after an equal request); all of them, with the mark of the generations and new ids in keys, are not.
+async fn was_ours(kv: &dyn Kv, footprint: &Footprint, marked: &[u8], revision: u64) -> Result<bool, KvError> {
+    for (key, new) in &footprint.writes {
+        let Some(new) = new else { continue };
+        let request = RangeRequest { revision, ..RangeRequest::key(key.as_str()) };
+        let reply = kv.range(request).await.map_err(|e| KvError::Ambiguous { detail: e.to_string() })?;
+        let ours =
+            |value: &[u8]| if new.generation { value.starts_with(marked) } else { value == &*new.bytes };
+        if !reply.kvs.first().is_some_and(|kv| kv.mod_revision == revision && ours(&kv.value)) {
+            return Ok(false);
+        }
+    }
+    Ok(true)
 }
 
 #[cfg(test)]

@@ -128,7 +128,7 @@ async fn an_answer_lost_while_others_write_is_found_out_by_its_mark() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_cannot_be_found_out_is_said_so() {
+async fn an_overwritten_change_is_found_out_in_the_history() {
     let (flaky, mem, store) = flaky();
     increment(&store).await.unwrap();
     let other = Store::new(Arc::new(mem), Prefix::default());
@@ -136,6 +136,38 @@ async fn what_cannot_be_found_out_is_said_so() {
     let (ours, theirs) = tokio::join!(increment(&store), async {
         tokio::time::sleep(Duration::from_millis(5)).await;
         increment(&other).await // the same record, and the mark
+    });
+    theirs.unwrap();
+    assert_eq!(ours.unwrap().value, 2);
+    assert_eq!(counter(&store).await, 3);
+}
+
+/// What somebody else wrote is not taken for ours because it is the same.
+#[tokio::test(start_paused = true)]
+async fn an_equal_record_of_somebody_else_is_not_ours() {
+    let (flaky, mem, store) = flaky();
+    increment(&store).await.unwrap();
+    let other = Store::new(Arc::new(mem), Prefix::default());
+    flaky.plan([Fault::RequestLost]);
+    let (ours, theirs) = tokio::join!(increment(&store), async {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+        increment(&other).await
+    });
+    assert_eq!((theirs.unwrap().value, ours.unwrap().value), (2, 3));
+    assert_eq!(counter(&store).await, 3);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_cannot_be_found_out_is_said_so() {
+    let (flaky, mem, store) = flaky();
+    increment(&store).await.unwrap();
+    let other = Store::new(Arc::new(mem.clone()), Prefix::default());
+    flaky.plan([Fault::ReplyLost]);
+    let (ours, theirs) = tokio::join!(increment(&store), async {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+        let theirs = increment(&other).await;
+        mem.compact(theirs.as_ref().unwrap().revision);
+        theirs
     });
     theirs.unwrap();
     assert!(matches!(ours, Err(StmError::Ambiguous { .. })), "{ours:?}");
