@@ -1,7 +1,7 @@
 use bytes::Bytes;
 
 use super::*;
-use crate::tx::NewValue;
+use crate::tx::{NewValue, Writes};
 
 const MARK: u64 = 7;
 
@@ -25,32 +25,38 @@ fn footprint() -> Footprint {
     Footprint { reads, writes: writes.into() }
 }
 
-fn verdict(found: Vec<(String, Option<KeyValue>)>) -> Result<Outcome, KvError> {
-    judge(&footprint(), MARK, found, "lost".into())
+/// Where the keys as found are enough: the history is empty. What is found out from a history is tested in `stm_tests`.
+async fn verdict(footprint: Footprint, found: Vec<(String, Option<KeyValue>)>) -> Result<Outcome, KvError> {
+    judge(&crate::MemKv::new(), &footprint, MARK, found, "lost".into()).await
 }
 
-#[test]
-fn our_mark_proves_that_it_was_applied() {
+#[tokio::test]
+async fn our_mark_proves_that_it_was_applied() {
     let seen = vec![found("/cap", "others", 9), ("/da".into(), None), found("/gen", marked(MARK), 8)];
-    assert_eq!(verdict(seen), Ok(Outcome::Committed(8)));
+    assert_eq!(verdict(footprint(), seen).await, Ok(Outcome::Committed(8)));
 }
 
-#[test]
-fn an_untouched_key_proves_that_it_was_not() {
+#[tokio::test]
+async fn an_untouched_key_proves_that_it_was_not() {
     let seen = vec![found("/cap", "books", 5), found("/da", "record", 9), found("/gen", marked(3), 9)];
-    assert_eq!(verdict(seen.clone()), Ok(Outcome::Refused(seen)), "even where somebody wrote the same bytes");
+    assert_eq!(
+        verdict(footprint(), seen.clone()).await,
+        Ok(Outcome::Refused(seen)),
+        "even where somebody wrote the same bytes"
+    );
 }
 
-#[test]
-fn our_bytes_at_a_new_revision_tell_that_it_was_applied() {
-    let seen = vec![found("/cap", "others", 9), found("/da", "record", 8), found("/gen", marked(3), 9)];
-    assert_eq!(verdict(seen), Ok(Outcome::Committed(8)));
+#[tokio::test]
+async fn what_wrote_nothing_was_not_applied() {
+    let seen = vec![found("/cap", "others", 9)];
+    let read_only = Footprint { writes: Writes::new(), ..footprint() };
+    assert_eq!(verdict(read_only, seen.clone()).await, Ok(Outcome::Refused(seen)));
 }
 
-#[test]
-fn when_everything_was_overwritten_nobody_knows() {
-    let seen = vec![found("/cap", "others", 9), ("/da".into(), None), found("/gen", marked(3), 9)];
-    assert!(matches!(verdict(seen), Err(KvError::Ambiguous { .. })));
+#[tokio::test]
+async fn without_any_history_nobody_knows() {
+    let seen = vec![found("/cap", "books", 9), ("/da".into(), None), found("/gen", marked(3), 9)];
+    assert!(matches!(verdict(footprint(), seen).await, Err(KvError::Ambiguous { .. })));
 }
 
 #[test]
