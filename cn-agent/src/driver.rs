@@ -10,7 +10,7 @@ use vda_proto::v1::CntlrStatus;
 use vda_reconcile::status::Book;
 use vda_reconcile::{
     Actual, Agent, Depth, Desired, Driver, Fault, Ledger, Observed, Perform, Refusal, Report, Settled,
-    Target, Wanted, prepare,
+    Target, Wanted, prepare, settings,
 };
 use vda_spdk::{ListenAddress, NvmfCreateTransport};
 
@@ -103,19 +103,7 @@ impl<T: Target> ControllerNode<T> {
     }
 
     fn listener_conflict(&self, wanted: &ListenAddress) -> Option<String> {
-        let as_seen = vda_spdk::Trid {
-            traddr: Some(wanted.traddr.clone()),
-            adrfam: wanted.adrfam.clone(),
-            trsvcid: wanted.trsvcid.clone(),
-            ..vda_spdk::Trid::new(wanted.trtype.clone())
-        };
-        (!self.listener.is(&as_seen)).then(|| {
-            format!(
-                "the CN is registered with listener {}, but its agent was started with --lis-conf {}",
-                words(wanted),
-                words(&self.listener)
-            )
-        })
+        settings::listener_conflict("CN", wanted, &self.listener)
     }
 
     /// Marks members of which it is not yet certain that they were rebuilt.
@@ -140,10 +128,6 @@ impl<T: Target> ControllerNode<T> {
             }
         }
     }
-}
-
-fn words(a: &ListenAddress) -> String {
-    format!("{} {}:{}", a.trtype, a.traddr, a.trsvcid.as_deref().unwrap_or("?"))
 }
 
 impl<T: Target> Perform<Array> for ControllerNode<T> {

@@ -8,7 +8,7 @@ use vda_proto::v1::{
     CnSyncRequest, CntlrSync, ExpSpec, GroupSpec, LegSpec, LegState, Member, MirrorSet, NvmfListener,
 };
 use vda_reconcile::parts::lvol::Limits;
-use vda_reconcile::{Offer, Target, Wanted};
+use vda_reconcile::{Offer, Target, Wanted, settings};
 use vda_spdk::{AnaState, ListenAddress, Uuid};
 
 use crate::driver::ControllerNode;
@@ -117,16 +117,9 @@ impl LegWant {
     }
 }
 
-/// The address of a spec's listener as SPDK spells it.
+/// The address of a listener that has to be there.
 pub(crate) fn listen_address(listener: Option<&NvmfListener>) -> Result<ListenAddress, BadSpec> {
-    let listener = listener.ok_or_else(|| bad("listener", "missing"))?;
-    let adrfam = if listener.adrfam.eq_ignore_ascii_case("ipv6") { "IPv6" } else { "IPv4" };
-    Ok(ListenAddress {
-        trtype: listener.trtype.to_ascii_uppercase(),
-        traddr: listener.traddr.clone(),
-        adrfam: Some(adrfam.to_owned()),
-        trsvcid: Some(listener.trsvcid.clone()),
-    })
+    listener.map(settings::listen_address).ok_or_else(|| bad("listener", "missing"))
 }
 
 /// Parses a request. Also answers where the node's EXPs are exported.

@@ -7,7 +7,7 @@ use vda_model::ids::PdId;
 use vda_proto::v1::{PdStatus, ShareStatus};
 use vda_reconcile::status::Book;
 use vda_reconcile::{
-    Actual, Agent, Depth, Desired, Driver, Fault, Perform, Report, Settled, Target, Wanted, prepare,
+    Actual, Agent, Depth, Desired, Driver, Fault, Perform, Report, Settled, Target, Wanted, prepare, settings,
 };
 use vda_spdk::{ListenAddress, NvmfCreateTransport};
 
@@ -67,19 +67,7 @@ impl<T: Target> DiskNode<T> {
 
     /// Why exports cannot be made at `wanted`.
     fn listener_conflict(&self, wanted: &ListenAddress) -> Option<String> {
-        let as_seen = vda_spdk::Trid {
-            traddr: Some(wanted.traddr.clone()),
-            adrfam: wanted.adrfam.clone(),
-            trsvcid: wanted.trsvcid.clone(),
-            ..vda_spdk::Trid::new(wanted.trtype.clone())
-        };
-        (!self.listener.is(&as_seen)).then(|| {
-            format!(
-                "the DN is registered with listener {}, but its agent was started with --lis-conf {}",
-                words(wanted),
-                words(&self.listener)
-            )
-        })
+        settings::listener_conflict("DN", wanted, &self.listener)
     }
 }
 
@@ -96,10 +84,6 @@ impl<T: Target> Knowledge for DiskNode<T> {
         let pds = lock(&self.pds);
         pds.get(&pd).is_none_or(|pd| pd.deleting || pd.backend.volatile())
     }
-}
-
-fn words(a: &ListenAddress) -> String {
-    format!("{} {}:{}", a.trtype, a.traddr, a.trsvcid.as_deref().unwrap_or("?"))
 }
 
 impl<T: Target> Perform<Disk> for DiskNode<T> {

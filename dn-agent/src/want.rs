@@ -4,8 +4,9 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use vda_model::ids::{DaId, PdId, VdId};
 use vda_model::names::check_host_nqn;
-use vda_proto::v1::{DnSyncRequest, NvmfListener, PdSync, ShareSync, VdSpec};
+use vda_proto::v1::{DnSyncRequest, PdSync, ShareSync, VdSpec};
 use vda_reconcile::parts::lvol::Limits;
+use vda_reconcile::settings::listen_address;
 use vda_reconcile::{Offer, Target, Wanted};
 use vda_spdk::ListenAddress;
 
@@ -62,20 +63,6 @@ pub struct VdWant {
     pub owner: String,
     /// Its lvol was created once.
     pub initialised: bool,
-}
-
-/// The address of a spec's listener as SPDK spells it.
-pub(crate) fn listen_address(listener: &NvmfListener) -> ListenAddress {
-    let adrfam = match listener.adrfam.to_ascii_lowercase().as_str() {
-        "ipv6" => "IPv6",
-        _ => "IPv4",
-    };
-    ListenAddress {
-        trtype: listener.trtype.to_ascii_uppercase(),
-        traddr: listener.traddr.clone(),
-        adrfam: Some(adrfam.to_owned()),
-        trsvcid: Some(listener.trsvcid.clone()),
-    }
 }
 
 /// Parses a request. Also answers where the node's VDs are exported.

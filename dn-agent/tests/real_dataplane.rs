@@ -400,7 +400,7 @@ async fn limits_are_set_and_changed() {
         let name = format!("vda-pdlvs-{PD}/vda-vd-{VD}");
         let bdev =
             node.target.call(BdevGetBdevs { name: Some(name), timeout: None }).await.unwrap().remove(0);
-        assert_eq!(bdev.assigned_rate_limits.rw_ios_per_sec, u64::from(iops.div_ceil(1000) * 1000));
+        assert_eq!(bdev.assigned_rate_limits.rw_ios_per_sec, iops.div_ceil(1000) * 1000);
     }
     node.stop_agent().await;
 }

@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use serde::Deserialize;
+use vda_proto::v1::NvmfListener;
 use vda_spdk::{ListenAddress, NvmfCreateTransport};
 
 /// `--lis-conf`: a listener as JSON, e.g. `{"trtype":"tcp","traddr":"127.0.0.1","adrfam":"ipv4","trsvcid":"4420"}`.
@@ -38,6 +39,30 @@ pub fn listener(text: &str) -> Result<ListenAddress, String> {
         traddr: conf.traddr,
         adrfam: Some(adrfam.to_owned()),
         trsvcid: Some(conf.trsvcid),
+    })
+}
+
+/// The listener of a stored spec as SPDK spells it.
+pub fn listen_address(listener: &NvmfListener) -> ListenAddress {
+    let adrfam = if listener.adrfam.eq_ignore_ascii_case("ipv6") { "IPv6" } else { "IPv4" };
+    ListenAddress {
+        trtype: listener.trtype.to_ascii_uppercase(),
+        traddr: listener.traddr.clone(),
+        adrfam: Some(adrfam.to_owned()),
+        trsvcid: Some(listener.trsvcid.clone()),
+    }
+}
+
+/// Why a node (`"DN"`, `"CN"`) that was registered with one listener cannot be served by an agent that was started with another.
+pub fn listener_conflict(node: &str, registered: &ListenAddress, given: &ListenAddress) -> Option<String> {
+    let words =
+        |a: &ListenAddress| format!("{} {}:{}", a.trtype, a.traddr, a.trsvcid.as_deref().unwrap_or("?"));
+    (registered != given).then(|| {
+        format!(
+            "the {node} is registered with listener {}, but its agent was started with --lis-conf {}",
+            words(registered),
+            words(given)
+        )
     })
 }
 
@@ -83,6 +108,21 @@ mod tests {
         let l =
             listener(r#"{"trtype":"tcp","traddr":"127.0.0.1","adrfam":"ipv4","trsvcid":"4420"}"#).unwrap();
         assert_eq!((l.trtype.as_str(), l.adrfam.as_deref()), ("TCP", Some("IPv4")));
+    }
+
+    #[test]
+    fn a_conflict_names_both_listeners() {
+        let here =
+            listener(r#"{"trtype":"tcp","traddr":"127.0.0.1","adrfam":"ipv4","trsvcid":"4420"}"#).unwrap();
+        let spec = |port: &str| NvmfListener {
+            trtype: "tcp".into(),
+            adrfam: "ipv4".into(),
+            traddr: "127.0.0.1".into(),
+            trsvcid: port.into(),
+        };
+        assert_eq!(listener_conflict("DN", &listen_address(&spec("4420")), &here), None);
+        let words = listener_conflict("DN", &listen_address(&spec("4421")), &here).unwrap();
+        assert!(words.contains("127.0.0.1:4421") && words.contains("127.0.0.1:4420"), "{words}");
     }
 
     #[test]
