@@ -28,8 +28,8 @@ use request::{Fate, Job, Request, Verdict};
 
 /// Requests that may wait for a batch before callers are held back.
 const QUEUE: usize = 1024;
-/// Keys whose last seen values are kept.
-const CACHED_KEYS: usize = 32_768;
+/// Keys whose last seen values are kept. Books are used again and again and stay; what was only created makes room: a few MiB in all.
+const CACHED_KEYS: usize = 4096;
 /// etcd accepts requests up to 1.5 MiB.
 const MAX_BATCH_BYTES: usize = 1 << 20;
 

@@ -8,6 +8,7 @@ mod etcd;
 mod idempotency;
 mod life;
 mod lists;
+mod process;
 mod watch;
 
 /// Runs a scenario on both kinds of store.
