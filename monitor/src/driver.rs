@@ -21,7 +21,7 @@ use crate::context::{Context, now_ms};
 use crate::desired::{build, generation, origin};
 use crate::inbox::{Inbox, Mail};
 use crate::liveness::Liveness;
-use crate::record::{Entry, is_ending, record};
+use crate::record::{Entry, is_ending, reads, record};
 use crate::report::{ComponentStatus, NodeStatus, Report};
 use crate::routing::waits_for;
 use crate::supervisor::name;
@@ -284,10 +284,13 @@ impl Driver {
         if work.record.is_some() || now < self.record_after {
             return;
         }
-        let (node, outbox) = (self.node, &mut self.outbox);
-        let Some(entry) = self.context.cache.read(|snapshot| outbox.take(snapshot, node, now)) else {
-            return;
-        };
+        let (node, outbox, lane) = (self.node, &mut self.outbox, self.context.store.lane());
+        let taken = self.context.cache.read(|snapshot| {
+            let entry = outbox.take(snapshot, node, now)?;
+            reads(snapshot, node, &entry).iter().for_each(|key| lane.hint(key, snapshot.raw(key)));
+            Some(entry)
+        });
+        let Some(entry) = taken else { return };
         let entry = Arc::new(entry);
         let (store, shared) = (self.context.store.clone(), entry.clone());
         let recording = async move {

@@ -10,8 +10,8 @@ use vda_model::Error;
 use vda_model::delta::Node;
 use vda_model::ids::{CnId, DaId, DnId, ExpId, PdId};
 use vda_model::keys::{
-    CnCapacityKey, CnSpecKey, CnStatusKey, CntlrSpecKey, CntlrStatusKey, DaTombstoneKey, DnCapacityKey,
-    DnShareKey, DnSpecKey, DnStatusKey, ExpSpecKey, LegStateKey, PdSpecKey, ShareStatusKey,
+    AnyKey, CnCapacityKey, CnSpecKey, CnStatusKey, CntlrSpecKey, CntlrStatusKey, DaTombstoneKey,
+    DnCapacityKey, DnShareKey, DnSpecKey, DnStatusKey, ExpSpecKey, LegStateKey, PdSpecKey, ShareStatusKey,
 };
 use vda_model::transitions::{finish, leg, reported};
 use vda_proto::SCHEMA_VERSION;
@@ -104,6 +104,36 @@ pub(crate) fn is_news(snapshot: &Snapshot, node: Node, da: DaId, status: &Compon
         }
         _ => false,
     }
+}
+
+/// The keys that the transaction is going to read, as far as they are known beforehand.
+pub(crate) fn reads(snapshot: &Snapshot, node: Node, entry: &Entry) -> Vec<AnyKey> {
+    let mut keys = Vec::new();
+    match node {
+        Node::Dn(dn) => {
+            for da in entry.components.iter().map(|c| c.da) {
+                keys.extend([AnyKey::DnShare(dn, da), AnyKey::ShareStatus(dn, da), AnyKey::DaTombstone(da)]);
+            }
+            keys.extend([AnyKey::DnSpec(dn), AnyKey::DnStatus(dn), AnyKey::DnCapacity(dn)]);
+            keys.extend(entry.node.iter().flat_map(|n| &n.pds).map(|pd| AnyKey::PdSpec(dn, *pd)));
+        }
+        Node::Cn(cn) => {
+            for component in &entry.components {
+                let da = component.da;
+                keys.extend([
+                    AnyKey::CntlrSpec(cn, da),
+                    AnyKey::CntlrStatus(cn, da),
+                    AnyKey::DaTombstone(da),
+                ]);
+                keys.extend(component.exps.iter().map(|exp| AnyKey::ExpSpec(cn, da, *exp)));
+                if let Ok(Some(spec)) = snapshot.get(&CntlrSpecKey(cn, da)) {
+                    keys.extend(spec.value.legs.iter().map(|leg| AnyKey::LegState(da, leg.leg)));
+                }
+            }
+            keys.extend([AnyKey::CnSpec(cn), AnyKey::CnStatus(cn), AnyKey::CnCapacity(cn)]);
+        }
+    }
+    keys
 }
 
 /// The body of the transaction.

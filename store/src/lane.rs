@@ -13,12 +13,13 @@ use std::time::Duration;
 
 use futures::future::BoxFuture;
 use tokio::sync::{mpsc, oneshot};
+use vda_model::keys::AnyKey;
 
 use crate::cache::ReadCache;
 use crate::commit::{MAX_TXN_OPS, Outcome, commit};
 use crate::kv::KeyValue;
 use crate::stm::MAX_ATTEMPTS;
-use crate::store::{Counters, count};
+use crate::store::{Counters, Raw, count};
 use crate::tx::{Footprint, Source, Writes};
 use crate::{Abort, Committed, KvError, StmError, Store, Tx};
 
@@ -34,9 +35,16 @@ const CACHED_KEYS: usize = 4096;
 const MAX_BATCH_BYTES: usize = 1 << 20;
 
 /// Handle of the lane; see [`Store::lane`].
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Lane {
     queue: mpsc::Sender<Box<dyn Job>>,
+    source: Arc<Source>,
+}
+
+impl std::fmt::Debug for Lane {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Lane").finish_non_exhaustive()
+    }
 }
 
 impl Lane {
@@ -47,10 +55,27 @@ impl Lane {
         let source =
             Arc::new(Source { kv: store.inner.kv.clone(), prefix: store.inner.prefix.clone(), known });
         let counters = store.inner.counters.clone();
+        let shared = source.clone();
         let worker =
             Worker { source, counters, waiting: VecDeque::new(), arriving, back, returning, fetching: 0 };
         tokio::spawn(worker.run());
-        Self { queue }
+        Self { queue, source: shared }
+    }
+
+    /// Tells what a key held when the caller last saw it (`None`: nothing), so that a request which reads it need not fetch it. A guess: what
+    /// the lane knows to be newer stands, and every read is verified by the commit.
+    pub fn hint(&self, key: &AnyKey, seen: Option<&Raw>) {
+        let path = key.path(&self.source.prefix);
+        let seen = seen.map(|raw| KeyValue {
+            key: path.clone(),
+            value: raw.bytes.clone(),
+            create_revision: raw.revision,
+            mod_revision: raw.revision,
+            lease: None,
+        });
+        if seen.is_some() || self.source.known.get(&path).is_none() {
+            self.source.known.learn(path, seen);
+        }
     }
 
     /// As [`Store::stm`], sharing the commit. `body` may run several times, and later than this call. Requests are served in the order in

@@ -239,3 +239,23 @@ async fn the_lane_ends_with_its_store() {
     // A handle keeps it alive.
     lane.submit("touch", body).await.unwrap();
 }
+
+#[tokio::test]
+async fn a_hint_saves_a_fetch_and_a_wrong_one_does_no_harm() {
+    let (_, mem, store) = setup();
+    seed(&store, 10).await;
+    let any = AnyKey::DnCapacity(DN);
+    let listing = store.list_all(vda_model::keys::Scope::Dns, 0).await.unwrap();
+    let stale = listing.entries.into_iter().find(|(key, _)| *key == any).unwrap().1;
+    seed(&store, 20).await;
+    store.lane().hint(&any, Some(&stale));
+    store.lane().hint(&AnyKey::Da("a".into()), None);
+    create(&store, "a".into()).await.unwrap();
+    let books = store.get(&DnCapacityKey(DN)).await.unwrap().unwrap().value;
+    assert_eq!((books.pds[0].used_bytes, books.pds[0].total_bytes), (1, 20));
+    // An old hint does not replace what is known to be newer.
+    store.lane().hint(&any, Some(&stale));
+    let conflicts = store.stats().conflicts;
+    create(&store, "b".into()).await.unwrap();
+    assert_eq!((store.stats().conflicts, das(&mem).len()), (conflicts, 2));
+}
