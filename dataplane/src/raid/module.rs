@@ -369,10 +369,9 @@ impl Raid {
             self.take_offline().await;
         }
         member.drained().await;
-        if self.state.get() == RaidState::Offline && self.members().is_empty() {
-            if let Some(module) = self.module.upgrade() {
-                module.forget(self);
-            }
+        let over = self.state.get() == RaidState::Offline && self.members().is_empty();
+        if over && let Some(module) = self.module.upgrade() {
+            module.forget(self);
         }
     }
 
