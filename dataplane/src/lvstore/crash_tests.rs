@@ -16,7 +16,8 @@ use crate::bdev::{Descriptor, IoError, NewBdev, Registry};
 const BLOCK: u64 = 512;
 const CLUSTER: u64 = 8192;
 const PER_CLUSTER: u64 = CLUSTER / BLOCK;
-const DISK_BLOCKS: u64 = 4448;
+/// Room for one thick volume, or for hardly more than what is written, so that clusters change hands all the time.
+const DISK_BLOCKS: [u64; 2] = [4448, 1792];
 const PER_MIB: u64 = (1 << 20) / BLOCK;
 /// Blocks of a volume that are looked at: the start of it.
 const LOOKED_AT: u64 = 6 * PER_CLUSTER;
@@ -136,7 +137,7 @@ impl Host {
             let changes =
                 changes.into_iter().map(|(lba, len, kind, stamp)| self.change(lba, len, kind, stamp));
             futures::future::join_all(changes).await;
-            match self.rng.random_range(0..4) {
+            match self.rng.random_range(0..6) {
                 0 => {
                     self.desc.flush().await.unwrap();
                     self.with(0..LOOKED_AT, |a| a.after = a.now.clone());
@@ -299,7 +300,7 @@ async fn look(b: &Booted, name: &str, vol: &Vol) -> Vol {
 async fn work(disk: &Rc<SimDisk>, model: &Shared, end: End, rng: &mut SmallRng) {
     let b = boot(disk).await;
     verify(&b, model).await;
-    disk.power_off_after(rng.random_range(20..2500));
+    disk.power_off_after(rng.random_range(20..700));
     let mut tasks = Vec::new();
     let mut idle = Vec::new();
     let vols: Vec<_> = model.borrow().vols.iter().map(|(id, v)| (*id, v.clone())).collect();
@@ -337,7 +338,7 @@ fn block_on<F: Future>(future: F) -> F::Output {
 
 fn random_run(seed: u64, end: End) {
     let mut rng = SmallRng::seed_from_u64(seed);
-    let mut disk = SimDisk::new(seed, BLOCK as u32, DISK_BLOCKS);
+    let mut disk = SimDisk::new(seed, BLOCK as u32, DISK_BLOCKS[seed as usize % 2]);
     block_on(async {
         let registry = Registry::new();
         let bdev = Rc::new(SimBdev(Rc::clone(&disk)));
@@ -353,7 +354,7 @@ fn random_run(seed: u64, end: End) {
         module.create_store(params).await.unwrap();
     });
     let model: Shared = Rc::default();
-    for round in 0..6u64 {
+    for round in 0..16u64 {
         let at = seed * 100 + round;
         disk = match end {
             End::PowerCut => disk.after_power_cut(at),

@@ -404,7 +404,9 @@ impl Store {
 
     fn zero_ahead(&self) -> usize {
         let clusters = ZERO_AHEAD / u64::from(self.layout.cluster_size);
-        clusters.clamp(1, ZERO_AHEAD_CLUSTERS) as usize
+        // A small store keeps little back.
+        let share = u64::from(self.state.borrow().clusters) / 16;
+        clusters.min(share).clamp(1, ZERO_AHEAD_CLUSTERS) as usize
     }
 
     /// Takes a cluster that durably reads as zeros, zeroing more if there is none.
