@@ -406,3 +406,39 @@ fn what_was_acknowledged_survives_kill_9() {
         random_run(seed, End::Kill);
     }
 }
+
+#[test]
+fn what_follows_a_lost_journal_page_never_comes_back() {
+    use super::layout::{Layout, PAGE};
+    let disk = SimDisk::new(1, BLOCK as u32, DISK_BLOCKS[0]);
+    let names = |b: &Booted| b.module.lvols(None).unwrap().into_iter().map(|l| l.name).collect::<Vec<_>>();
+    block_on(async {
+        let b = boot(&disk).await;
+        let params = CreateStore {
+            bdev_name: "disk".to_owned(),
+            lvs_name: "lvs".to_owned(),
+            cluster_sz: Some(CLUSTER as u32),
+            clear_method: ClearMethod::None,
+            num_md_pages_per_cluster_ratio: Some(2),
+        };
+        b.module.create_store(params).await.unwrap();
+        for name in ["a", "b", "c"] {
+            b.module.create(LVS, name, 1, true).await.unwrap();
+        }
+    });
+    // The first change after the load of the new store began generation 2: "a" is in its page 0, "b" in page 1, "c" in page 2.
+    let layout = Layout::new(BLOCK as u32, DISK_BLOCKS[0], CLUSTER as u32, 2).unwrap();
+    let lost = layout.page_lba(layout.journal_page(2) + 1);
+    block_on(async {
+        use crate::bdev::Bdev;
+        let garbage = Bytes::from(vec![0xa5; PAGE as usize]);
+        SimBdev(Rc::clone(&disk)).write(lost, garbage, true).await.unwrap();
+        let b = boot(&disk).await;
+        assert_eq!(names(&b), ["a"]);
+        b.module.create(LVS, "d", 1, true).await.unwrap();
+    });
+    block_on(async {
+        let b = boot(&disk).await;
+        assert_eq!(names(&b), ["a", "d"]);
+    });
+}
