@@ -83,3 +83,39 @@ fn a_checkpoint_of_a_full_store_fits_its_slot() {
     let per_gib = s.lvols[&1].map.iter().count() as u64 * 4 / 1024;
     assert!(per_gib <= 4096 * 4, "memory for the map: {per_gib} bytes a GiB");
 }
+
+/// The worst that 1 TiB at 4 MiB can be: every cluster an extent of its own.
+#[tokio::test(flavor = "local")]
+async fn a_full_fragmented_tebibyte_loads_within_a_second() {
+    use crate::bdev::{ClaimType, Registry, malloc};
+    use crate::lvstore::{codec, store};
+    let registry = Registry::new();
+    let params = malloc::MallocParams {
+        name: Some("m".to_owned()),
+        num_blocks: 1 << 28,
+        block_size: 4096,
+        uuid: None,
+    };
+    malloc::create(&registry, params).unwrap();
+    let (mut base, _events) = registry.open("m", false).unwrap();
+    base.claim(ClaimType::ReadManyWriteOne, "lvol").unwrap();
+    let (uuid, layout) = (Uuid::new_v4(), layout());
+    let mut s = store::format(&base, uuid, layout, "s").await.unwrap();
+    let clusters = u64::from(s.clusters);
+    let id = create(&mut s, "a", true, clusters);
+    for index in 0..u64::from(s.clusters) {
+        let cluster = (index ^ 1).min(u64::from(s.clusters) - 1) as u32;
+        if s.lvols[&id].map.get(index).is_none() && index ^ 1 < u64::from(s.clusters) {
+            s.apply(&Record::Map { id, index, cluster }).unwrap();
+        }
+    }
+    let checkpoint = codec::encode_checkpoint(uuid, 2, &s);
+    let lba = layout.page_lba(layout.checkpoint_page(2));
+    base.write(lba, bytes::Bytes::from(checkpoint), true).await.unwrap();
+    let begun = std::time::Instant::now();
+    let loaded = store::Store::load(base, uuid, layout).await.unwrap();
+    let took = begun.elapsed();
+    assert!(loaded.state.borrow().lvols[&id].map.mapped() >= 262_000);
+    assert!(took < std::time::Duration::from_secs(1), "{took:?}");
+    println!("loaded in {took:?}");
+}
