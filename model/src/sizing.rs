@@ -75,7 +75,18 @@ fn md_clusters(total_clusters: u64, cluster: u64) -> u64 {
         (u64::from(md_ratio(total_clusters, cluster)) * total_clusters).div_ceil(100) + MIN_MD_PAGES;
     let mask = |bits: u64| (8 + bits.div_ceil(8)).div_ceil(PAGE);
     let pages = 1 + 2 * mask(md_pages) + mask(total_clusters).max(mask(md_pages)) + md_pages;
-    (pages * PAGE).div_ceil(cluster)
+    let embedded = embedded_md_pages(total_clusters, md_ratio(total_clusters, cluster));
+    (pages.max(embedded) * PAGE).div_ceil(cluster)
+}
+
+/// Metadata pages of the embedded data plane's lvstore: superblocks, and two each of checkpoints and journals. Checkpoints are sized for
+/// what the lvstore may grow to, which follows from the ratio.
+fn embedded_md_pages(total_clusters: u64, ratio: u32) -> u64 {
+    let growth = (64 * u64::from(ratio) / 100).clamp(2, 64);
+    let headers = (total_clusters * 64).clamp(64 << 10, 4 << 20);
+    let checkpoint = 2 + (total_clusters * growth * 12 + headers).div_ceil(PAGE);
+    let journal = (total_clusters / 8).clamp(64, 1024);
+    2 + 2 * (checkpoint + journal)
 }
 
 #[cfg(test)]
@@ -105,6 +116,10 @@ mod tests {
             prop_assert_eq!(leg.vd_bytes * u64::from(stripes), leg.physical_bytes);
             let data = spdk_data_clusters(leg.physical_bytes, leg.cluster_bytes, leg.md_pages_per_cluster_ratio);
             prop_assert!((data - 1) * leg.cluster_bytes >= size, "{data} clusters for {size}");
+            let total = leg.physical_bytes / leg.cluster_bytes;
+            let embedded = embedded_md_pages(total, leg.md_pages_per_cluster_ratio) * PAGE;
+            let data = total - embedded.div_ceil(leg.cluster_bytes);
+            prop_assert!(data * leg.cluster_bytes >= size, "{data} clusters of the embedded data plane for {size}");
             let pages = u64::from(leg.md_pages_per_cluster_ratio) * (leg.physical_bytes / leg.cluster_bytes) / 100;
             // A page maps 512 clusters; the volume fully written, the lvstore's blob, and as much again.
             prop_assert!(pages >= 2 * (2 + size.div_ceil(leg.cluster_bytes).div_ceil(512)), "{pages} pages");
