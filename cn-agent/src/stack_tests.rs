@@ -18,7 +18,7 @@ use crate::want::{listen_address, want};
 use crate::world_tests::World;
 
 pub(crate) const DA: &str = "00000000000000a1";
-const EXP_NQN: &str = "nqn.2016-06.io.vda:exp:da0:exp0";
+const EXP_NQN: &str = "nqn.2016-06.io.vda:exp:da0:exp0:00000000000000e0";
 const MIB: u64 = 1 << 20;
 
 #[derive(Default)]

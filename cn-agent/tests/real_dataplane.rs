@@ -29,7 +29,7 @@ use vda_telemetry::Shutdown;
 const CN: &str = "00000000000000c9";
 const DA: &str = "00000000000000a1";
 const OWNER: &str = "nqn.2016-06.io.vda:cntlr:00000000000000c1:0:1";
-const EXP: &str = "nqn.2016-06.io.vda:exp:da0:exp0";
+const EXP: &str = "nqn.2016-06.io.vda:exp:da0:exp0:00000000000000e0";
 const VDS: [&str; 2] = ["00000000000000f0", "00000000000000f1"];
 const MIB: u64 = 1 << 20;
 const PATIENCE: Duration = Duration::from_secs(30);

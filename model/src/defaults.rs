@@ -25,8 +25,8 @@ pub const MAX_DNS_PER_DA: usize = 40;
 pub const MAX_TXN_OPS: usize = 128;
 /// Largest DA, in bytes.
 pub const MAX_DA_BYTES: u64 = 64 * TIB;
-/// Most EXPs of a DA.
-pub const MAX_EXPS_PER_DA: usize = 32;
+/// Most EXPs of a DA. SPDK claims a bdev for one subsystem, so a volume cannot be in two; one EXP admits many hosts.
+pub const MAX_EXPS_PER_DA: usize = 1;
 /// Most hosts of an EXP.
 pub const MAX_HOSTS_PER_EXP: usize = 64;
 /// Most PDs of a DN: their specs are verified together when the DN is deleted.

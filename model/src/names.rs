@@ -12,7 +12,7 @@ pub use rules::{
     check_request_id, check_user_name,
 };
 
-use crate::ids::{CntlrId, DaId, PdId, VdId};
+use crate::ids::{CntlrId, DaId, ExpId, PdId, VdId};
 
 const NQN: &str = "nqn.2016-06.io.vda:";
 
@@ -76,8 +76,9 @@ pub enum OwnedName {
     VolumeLvol(DaId),
     /// Volume lvol, by its bdev alias.
     VolumeBdev { da: DaId, leg: u32 },
-    /// Subsystem of an EXP.
-    ExpSubsystem { da_name: String, exp_name: String },
+    /// Subsystem of an EXP. With its id: a host that still knows a deleted EXP never meets another volume under the same names, and a
+    /// controller that is still being cleaned up never touches the new one.
+    ExpSubsystem { da_name: String, exp_name: String, exp: ExpId },
 }
 
 impl OwnedName {
@@ -157,7 +158,7 @@ impl fmt::Display for OwnedName {
             Self::LegLvstore { da, leg } => write!(f, "vda-lglvs-{da}-{leg}"),
             Self::VolumeLvol(da) => write!(f, "vda-vol-{da}"),
             Self::VolumeBdev { da, leg } => write!(f, "vda-lglvs-{da}-{leg}/vda-vol-{da}"),
-            Self::ExpSubsystem { da_name, exp_name } => write!(f, "{NQN}exp:{da_name}:{exp_name}"),
+            Self::ExpSubsystem { da_name, exp_name, exp } => write!(f, "{NQN}exp:{da_name}:{exp_name}:{exp}"),
         }
     }
 }
@@ -257,7 +258,11 @@ fn parse_nqn(name: &str) -> Option<OwnedName> {
             let (da_name, exp_name) = (parts.next()?, parts.next()?);
             check_user_name("da_name", da_name).ok()?;
             check_user_name("exp_name", exp_name).ok()?;
-            OwnedName::ExpSubsystem { da_name: da_name.to_owned(), exp_name: exp_name.to_owned() }
+            OwnedName::ExpSubsystem {
+                da_name: da_name.to_owned(),
+                exp_name: exp_name.to_owned(),
+                exp: parts.next()?.parse().ok()?,
+            }
         }
         _ => return None,
     };

@@ -181,7 +181,7 @@ fn exp_record() -> ExpRecord {
     ExpRecord {
         exp_id: "00000000000000f1".into(),
         exp_name: "exp0a".into(),
-        nqn: "nqn.2016-06.io.vda:exp:da0:exp0a".into(),
+        nqn: "nqn.2016-06.io.vda:exp:da0:exp0a:00000000000000f1".into(),
         initiator_nqns: vec!["nqn.2016-06.io.spdk:host0".into(), "nqn.2016-06.io.spdk:host1".into()],
         created_ms: CREATED,
     }

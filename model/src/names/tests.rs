@@ -40,8 +40,8 @@ fn owned() -> impl Strategy<Value = OwnedName> {
         (da(), any::<u32>()).prop_map(|(da, leg)| OwnedName::LegLvstore { da, leg }),
         da().prop_map(OwnedName::VolumeLvol),
         (da(), any::<u32>()).prop_map(|(da, leg)| OwnedName::VolumeBdev { da, leg }),
-        (user_name(), user_name())
-            .prop_map(|(da_name, exp_name)| OwnedName::ExpSubsystem { da_name, exp_name }),
+        (user_name(), user_name(), any::<u64>().prop_map(ExpId::new))
+            .prop_map(|(da_name, exp_name, exp)| { OwnedName::ExpSubsystem { da_name, exp_name, exp } }),
     ]
 }
 

@@ -41,7 +41,7 @@ fn host_is_free(record: &v1::DaRecord, nqn: &str, field: &str, except: Option<&s
 /// Exports a DA to some hosts.
 ///
 /// # Errors
-/// [`Error::Exists`], [`Error::Invalid`] (a host of another EXP), [`Error::Limit`].
+/// [`Error::Exists`], [`Error::Invalid`] (a host of another EXP), [`Error::NotServed`] (a second EXP).
 pub fn create(
     view: &Versioned<v1::DaRecord>,
     new: &NewExp,
@@ -52,14 +52,18 @@ pub fn create(
     if record.exps.iter().any(|e| e.exp_name == new.exp_name) {
         return Err(Error::Exists { resource: exp_resource(&record, &new.exp_name), deleting: false });
     }
-    if record.exps.len() >= MAX_EXPS_PER_DA {
-        return Err(Error::Limit { resource: resource(&record), what: "EXPs", limit: MAX_EXPS_PER_DA });
-    }
     for nqn in &new.initiator_nqns {
         host_is_free(&record, nqn, "initiator_nqns", None)?;
     }
+    if record.exps.len() >= MAX_EXPS_PER_DA {
+        return Err(Error::NotServed {
+            field: "exp_name",
+            value: new.exp_name.clone(),
+            served: "one EXP per DA (a volume can be in one subsystem only); add the hosts to the EXP there is",
+        });
+    }
     let subsystem =
-        OwnedName::ExpSubsystem { da_name: record.da_name.clone(), exp_name: new.exp_name.clone() };
+        OwnedName::ExpSubsystem { da_name: record.da_name.clone(), exp_name: new.exp_name.clone(), exp };
     let exp = v1::ExpRecord {
         exp_id: exp.into(),
         exp_name: new.exp_name.clone(),

@@ -754,7 +754,7 @@ fn names_in_records_are_those_of_the_naming_scheme() {
     );
     world.add_exp("da0", "exp0", "nqn.2024-01.com.example:h").unwrap();
     let (_, exp) = world.snapshot.all::<ExpSpecKey>().next().unwrap();
-    assert_eq!(exp.value.nqn, "nqn.2016-06.io.vda:exp:da0:exp0");
+    assert_eq!(exp.value.nqn, format!("nqn.2016-06.io.vda:exp:da0:exp0:{}", exp.value.exp_id));
     assert!(exp.value.serial_number.len() <= 20 && exp.value.model_number.len() <= 40);
     assert_eq!(exp.value.ns_nguid.len(), 32);
     assert_eq!((exp.value.min_cntlid, exp.value.max_cntlid), (1, 4000));

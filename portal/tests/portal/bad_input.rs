@@ -290,6 +290,8 @@ mod run {
         assert_refused(same_host, Code::InvalidArgument, "INVALID_FIELD", "initiator_nqns");
         let own = bed.add_exp("da0", "exp1", "nqn.2016-06.io.vda:cntlr:0000000000000001:0:1").await;
         assert_refused(own, Code::InvalidArgument, "INVALID_FIELD", "initiator_nqns");
+        let second = bed.add_exp("da0", "exp1", "nqn.2024-01.com.example:other").await;
+        assert_refused(second, Code::Unimplemented, "NOT_SERVED", "exp_name");
         let none =
             v1::CreateExpRequest { da_name: "da0".into(), exp_name: "exp1".into(), ..Default::default() };
         assert_refused(

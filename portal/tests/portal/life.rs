@@ -44,7 +44,8 @@ mod run {
         let exp = client.get_exp(exp).await.unwrap().into_inner();
         assert_eq!(condition(exp.status), Condition::Ready);
         assert_eq!(exp.paths[0].listener.as_ref().unwrap().trsvcid, "4430");
-        assert_eq!(exp.spec.unwrap().nqn, "nqn.2016-06.io.vda:exp:da0:exp0a");
+        let spec = exp.spec.unwrap();
+        assert_eq!(spec.nqn, format!("nqn.2016-06.io.vda:exp:da0:exp0a:{}", spec.exp_id));
         let delete =
             v1::DeleteExpRequest { da_name: "da0".into(), exp_name: "exp0a".into(), ..Default::default() };
         client.delete_exp(delete).await.unwrap();
