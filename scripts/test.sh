@@ -59,4 +59,4 @@ else
   check "tests" cargo test --workspace --locked --all-targets -- --test-threads=1
 fi
 check "documentation tests" cargo test --workspace --locked --doc
-check "documentation" env RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --locked
+check "documentation" env RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --document-private-items --locked

@@ -26,7 +26,7 @@ impl NodeAddress {
 /// Where the node's target listens for NVMe/TCP.
 #[derive(Debug, Args)]
 pub(crate) struct Listen {
-    /// Where the node's target serves NVMe/TCP, IP:PORT ([IP]:PORT for IPv6); other nodes and hosts connect there
+    /// Where the node's target serves NVMe/TCP, IP:PORT (IPv6 in brackets); other nodes and hosts connect there
     #[arg(long, value_name = "IP:PORT", required_unless_present = "tr_addr")]
     listen: Option<SocketAddr>,
     #[arg(long, hide = true, value_name = "TYPE", default_value = "tcp", conflicts_with = "listen")]

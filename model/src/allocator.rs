@@ -1,6 +1,6 @@
 //! Where the virtual disks and the controller of a new array go.
 //!
-//! Hard rules first, each failure recorded for every candidate; then the least [`Score`] wins. The order of its fields is the policy.
+//! Hard rules first, each failure recorded for every candidate; then the least `Score` wins. The order of its fields is the policy.
 //! Two passes: by policy, and if that paints itself into a corner, by where most room is left, which finds a place for equal
 //! disks whenever locations allow one.
 

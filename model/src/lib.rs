@@ -4,7 +4,7 @@
 //! a retried transaction decides the same and a test can replay it.
 //!
 //! A change of state is made in four steps: [`requests`] validates what a user sent, [`allocator`] picks places from what is known,
-//! one of [`transitions`] turns a view of the stored records into a [`Delta`](delta::Delta), and `vda-store` commits that. [`view`]
+//! one of [`transitions`] turns a view of the stored records into a [`Delta`], and `vda-store` commits that. [`view`]
 //! derives what users are shown, [`check`] says whether a whole [`Snapshot`](snapshot::Snapshot) is consistent.
 
 pub mod allocator;

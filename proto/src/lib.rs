@@ -4,7 +4,7 @@
 //! gRPC stubs, and with them tonic.
 
 /// Package `vda.v1`.
-#[allow(missing_docs, clippy::all, clippy::unwrap_used, unreachable_pub, unused_qualifications)]
+#[allow(missing_docs, rustdoc::all, clippy::all, clippy::unwrap_used, unreachable_pub, unused_qualifications)]
 pub mod v1 {
     include!(concat!(env!("OUT_DIR"), "/vda.v1.rs"));
 }

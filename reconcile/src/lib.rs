@@ -1,6 +1,6 @@
 //! What both agents are made of: a planner over a graph of resources, an executor, a ledger, and the loop that drives them.
 //!
-//! [`plan`] is pure and decides everything; [`execute`] has no choices left. A node's agent supplies a [`Domain`] (its kinds of resources
+//! [`plan()`] is pure and decides everything; [`execute()`] has no choices left. A node's agent supplies a [`Domain`] (its kinds of resources
 //! and the rules of each) and a [`Driver`] (how they are observed and changed, and what is reported); [`Agent`] does the rest: which desired
 //! state is accepted, when a component is worked on, what is streamed to monitors.
 //!

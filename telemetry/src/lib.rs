@@ -1,6 +1,6 @@
 //! What every VDA process does the same way: logs, request ids on every hop, shutdown.
 //!
-//! Knows no other crate of VDA. A binary flattens [`LogArgs`] into its arguments and hands its work to [`run`]; a gRPC server adds
+//! Knows no other crate of VDA. A binary flattens [`LogArgs`] into its arguments and hands its work to [`run()`]; a gRPC server adds
 //! [`RequestIdLayer`], a gRPC client wraps its channel with [`propagate`].
 
 mod logs;

@@ -206,7 +206,7 @@ async fn replay(
 }
 
 impl Store {
-    /// Loads what [`format`] made and records changed since. Writes nothing.
+    /// Loads what `format` made and records changed since. Writes nothing.
     ///
     /// # Errors
     /// I/O errors, and [`LvolError::Format`] for damage.
