@@ -10,7 +10,7 @@ use crate::{
     keys::{DaKey, ExpSpecKey},
     names::OwnedName,
     requests::NewExp,
-    transitions::derived::{cns, da_id, exp_spec, id, resource},
+    transitions::derived::{cns, da_id, exp_spec, id},
 };
 
 fn exp_resource(record: &v1::DaRecord, exp_name: &str) -> Resource {
