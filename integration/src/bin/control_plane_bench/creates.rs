@@ -9,6 +9,7 @@ use std::sync::{
 };
 
 use vda_integration::{Cluster, Role, da_request};
+use vda_proto::v1::{ListCnRequest, ModifyCnRequest};
 use vda_store::{Compare, EtcdConfig, EtcdKv, Kv as _, Txn, Write};
 
 use crate::{Effort, measure::load, report::Row};
@@ -19,6 +20,7 @@ pub(crate) async fn measure(effort: &Effort) -> anyhow::Result<Vec<Row>> {
     // Sparse files: the space is only on the books.
     let mut cluster = Cluster::builder().pds(2, 128 << 10).start().await?;
     cluster.add_nodes().await?;
+    room_for_all(&cluster).await?;
     for role in cluster.roles() {
         if matches!(role, Role::DnTarget(_) | Role::DnAgent(_) | Role::CnTarget(_) | Role::CnAgent(_)) {
             cluster.kill(role).await?;
@@ -52,6 +54,17 @@ pub(crate) async fn measure(effort: &Effort) -> anyhow::Result<Vec<Row>> {
     }
     cluster.kill_all().await?;
     Ok(rows)
+}
+
+/// Controller nodes take as many controllers as are created.
+async fn room_for_all(cluster: &Cluster) -> anyhow::Result<()> {
+    let mut portal = cluster.portal(0)?;
+    for cn in portal.list_cn(ListCnRequest::default()).await?.into_inner().cns {
+        let address = cn.spec.unwrap_or_default().address;
+        let request = ModifyCnRequest { address, max_cntlrs: Some(1_000_000), ..Default::default() };
+        portal.modify_cn(request).await?;
+    }
+    Ok(())
 }
 
 /// The same number of clients, each with a connection of its own, committing transactions of 1 compare and 6 puts of 200 bytes.
