@@ -6,7 +6,7 @@ use std::sync::Arc;
 use anyhow::Context;
 use futures::{Stream, stream};
 use tokio::net::TcpListener;
-use tokio_stream::wrappers::TcpListenerStream;
+use tonic::transport::server::TcpIncoming;
 use tonic::{Request, Response, Status as RpcStatus};
 use vda_proto::v1::dn_agent_server::{DnAgent, DnAgentServer};
 use vda_proto::v1::{DnObservation, DnStatus, DnSyncRequest, ObserveRequest, SyncReply, sync_reply::Outcome};
@@ -151,14 +151,15 @@ pub async fn serve(args: Args, shutdown: Shutdown) -> anyhow::Result<()> {
         .await
         .with_context(|| format!("cannot listen on --address {}", args.address))?;
     tracing::info!(address = %listener.local_addr()?, state_dir = %dir.display(), "serving");
+    // A status change is a small message that nothing follows: it must not wait for the acknowledgement of the one before.
+    let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
     let worker = agent.clone();
     shutdown.spawn(async move { worker.run().await });
     let service = DnAgentServer::new(Service::new(agent)).max_decoding_message_size(MAX_REQUEST);
     tonic::transport::Server::builder()
         .layer(RequestIdLayer)
-        .tcp_nodelay(true)
         .add_service(service)
-        .serve_with_incoming_shutdown(TcpListenerStream::new(listener), shutdown.triggered())
+        .serve_with_incoming_shutdown(incoming, shutdown.triggered())
         .await
         .context("the gRPC server failed")
 }
