@@ -61,7 +61,7 @@ impl Backend {
         pd_base_bdev(pd, matches!(self, Self::Nvme { .. })).to_string()
     }
 
-    const fn filename(&self) -> Option<&String> {
+    pub(crate) const fn filename(&self) -> Option<&String> {
         match self {
             Self::Aio { filename } | Self::Uring { filename } => Some(filename),
             Self::Malloc { .. } | Self::Nvme { .. } => None,

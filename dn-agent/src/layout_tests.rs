@@ -90,6 +90,14 @@ impl World {
                 }
                 if backend.is_some() { Ok(()) } else { no("absent") }
             }
+            Action::Inspect { lvstore, .. } => {
+                let pd = pd_of(lvstore);
+                if self.media[&pd].foreign && !self.loaded.contains(&pd) {
+                    no("holds something")
+                } else {
+                    Ok(())
+                }
+            }
             Action::Lvstore(action) => self.lvstore(action),
             Action::Lvol(action) => self.lvol(action),
             Action::Export(action) => self.export(action),
@@ -121,7 +129,8 @@ impl World {
                     return Ok(());
                 }
                 if self.media[&pd].foreign {
-                    return no("claimed");
+                    // The data plane knows its own lvstores only: what others wrote is found before, or lost.
+                    self.violations.push(format!("pd {pd} held something of others and is formatted"));
                 }
                 if self.live.contains(&(pd, None)) {
                     self.violations.push(format!("live pd {pd} is formatted"));
@@ -268,7 +277,7 @@ impl World {
                 State::Bdev(BdevState {
                     name: backend.bdev(pd),
                     module: backend.module(),
-                    filename: None,
+                    filename: backend.filename().cloned(),
                     size_bytes: 1 << 30,
                 })
             }

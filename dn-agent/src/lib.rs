@@ -8,6 +8,7 @@ mod backend;
 mod driver;
 mod identity;
 mod layout;
+mod medium;
 mod observe;
 mod perform;
 mod report;

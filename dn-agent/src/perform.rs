@@ -2,20 +2,25 @@
 
 use vda_model::ids::PdId;
 use vda_model::names::OwnedName;
-use vda_reconcile::Fault;
 use vda_reconcile::parts::{export, lvol, lvstore};
+use vda_reconcile::{Fault, Observed, rpc};
 use vda_spdk::{
     BdevAioCreate, BdevAioDelete, BdevMallocCreate, BdevMallocDelete, BdevNvmeAttachController,
     BdevNvmeDetachController, BdevUringCreate, BdevUringDelete, Rpc,
 };
 
 use crate::backend::{BLOCK_SIZE, Backend, Module, controller};
+use crate::medium;
 use crate::resources::Action;
 
 pub(crate) async fn perform(target: &impl Rpc, action: &Action) -> Result<(), Fault> {
     match action {
         Action::CreateBdev { pd, backend } => create_bdev(target, *pd, backend).await,
         Action::DeleteBdev { pd, module } => delete_bdev(target, *pd, *module).await,
+        Action::Inspect { filename, lvstore } => match rpc::lvstore(target, lvstore).await {
+            Observed::Known(_) => Ok(()),
+            Observed::Absent | Observed::Unknown => medium::inspect(filename).await,
+        },
         Action::Lvstore(action) => lvstore::perform(target, action).await,
         Action::Lvol(action) => lvol::perform(target, action).await,
         Action::Export(action) => export::perform(target, action).await,

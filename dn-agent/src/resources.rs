@@ -85,8 +85,19 @@ pub enum State {
 /// A call to the data plane.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Action {
-    CreateBdev { pd: PdId, backend: Backend },
-    DeleteBdev { pd: PdId, module: Module },
+    CreateBdev {
+        pd: PdId,
+        backend: Backend,
+    },
+    DeleteBdev {
+        pd: PdId,
+        module: Module,
+    },
+    /// Fails if the medium holds something of others, unless `lvstore` is there now.
+    Inspect {
+        filename: String,
+        lvstore: String,
+    },
     Lvstore(LvstoreAction),
     Lvol(LvolAction),
     Export(ExportAction),
@@ -186,8 +197,14 @@ fn judge_lvstore(
             "it was initialised, but holds no lvstore {name} now: another or a wiped medium? It is never formatted again"
         )
     };
-    let actions = bring_up(&name, bdev, initialised, missing, base.format());
-    Verdict::Create { actions: actions.into_iter().map(Action::Lvstore).collect(), destructive: !initialised }
+    let calls = bring_up(&name, bdev, initialised, missing, base.format());
+    let mut actions: Vec<Action> = calls.into_iter().map(Action::Lvstore).collect();
+    if let (false, Some(filename)) = (initialised, &base.filename) {
+        // After the examine, before the format.
+        let inspect = Action::Inspect { filename: filename.clone(), lvstore: name };
+        actions.insert(actions.len() - 1, inspect);
+    }
+    Verdict::Create { actions, destructive: !initialised }
 }
 
 fn judge_lvol(lvol: &LvolSpec, initialised: bool, found: Option<&State>) -> Verdict<Disk> {

@@ -389,6 +389,27 @@ async fn a_malloc_disk_that_was_lost_is_not_made_again() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_disk_with_a_filesystem_is_not_formatted_until_it_is_cleared() {
+    let Some(binary) = binary() else { return };
+    let mut node = Node::start(binary).await;
+    let path = node.path("disk");
+    let disk = file(Path::new(&path));
+    let write = |mark: &[u8]| {
+        use std::os::unix::fs::FileExt as _;
+        std::fs::File::options().write(true).open(&path).unwrap().write_all_at(mark, 0).unwrap();
+    };
+    write(b"XFSB");
+    node.sync(vec![pd(disk, false)], vec![]).await;
+    let seen = node.wait("failed", |s| s.pd() == Condition::Failed).await;
+    let message = &seen.pds[0].status.as_ref().unwrap().message;
+    assert!(message.contains("XFS") && message.contains(&path), "{message}");
+    assert!(node.target.call(BdevLvolGetLvstores::default()).await.unwrap().is_empty());
+    write(&[0; 4]);
+    node.wait("ready", |s| s.pd() == Condition::Ready).await;
+    node.stop_agent().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn limits_are_set_and_changed() {
     let Some(binary) = binary() else { return };
     let mut node = Node::start(binary).await;

@@ -78,7 +78,12 @@ pub fn bring_up(
 pub async fn perform(rpc: &impl Rpc, action: &LvstoreAction) -> Result<(), Fault> {
     match action {
         LvstoreAction::Examine { bdev } => {
-            rpc.call(BdevExamine::new(bdev.clone())).await?;
+            match rpc.call(BdevExamine::new(bdev.clone())).await {
+                Ok(_) => {}
+                // A bdev is examined once in its life. What was found is there; a step after it failed, and this is the next try.
+                Err(error) if error.is_exists() => {}
+                Err(error) => return Err(error.into()),
+            }
             rpc.call(BdevWaitForExamine {}).await?;
         }
         LvstoreAction::Expect { name, missing } => match crate::rpc::lvstore(rpc, name).await {
