@@ -9,7 +9,7 @@ use tokio::net::TcpListener;
 use tonic::transport::server::TcpIncoming;
 use tonic::{Request, Response, Status as RpcStatus};
 use vda_proto::v1::dn_agent_server::{DnAgent, DnAgentServer};
-use vda_proto::v1::{DnObservation, DnStatus, DnSyncRequest, ObserveRequest, SyncReply, sync_reply::Outcome};
+use vda_proto::v1::{DnObservation, DnStatus, DnSyncRequest, ObserveRequest, SyncReply};
 use vda_reconcile::{
     Accepted, Agent, AgentOptions, Batch, Fault, Ledger, NodeReport, Target, settings, status,
 };
@@ -36,21 +36,6 @@ impl<T: Target> Service<T> {
     }
 }
 
-/// The reply to a Sync.
-fn reply(accepted: Accepted) -> SyncReply {
-    let (outcome, generation, message) = match accepted {
-        Accepted::Accepted { generation } => (Outcome::Accepted, generation, String::new()),
-        Accepted::Stale { accepted } => {
-            (Outcome::Stale, accepted, "a higher generation was accepted".to_owned())
-        }
-        Accepted::NeedFull { accepted } => {
-            (Outcome::NeedFull, accepted, "not based on what was accepted last".to_owned())
-        }
-        Accepted::WrongNode { serves } => (Outcome::WrongNode, 0, serves),
-    };
-    SyncReply { outcome: outcome.into(), generation, message }
-}
-
 #[tonic::async_trait]
 impl<T: Target> DnAgent for Service<T> {
     async fn sync(&self, request: Request<DnSyncRequest>) -> Result<Response<SyncReply>, RpcStatus> {
@@ -68,7 +53,7 @@ impl<T: Target> DnAgent for Service<T> {
             self.agent.announce();
         }
         tracing::debug!(node, generation, full, ?accepted, "sync");
-        Ok(Response::new(reply(accepted)))
+        Ok(Response::new(accepted.into()))
     }
 
     type ObserveStream = Pin<Box<dyn Stream<Item = Result<DnObservation, RpcStatus>> + Send>>;

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use tokio::time::Instant;
+use vda_proto::v1::{SyncReply, sync_reply::Outcome};
 
 use super::{Agent, Driver, State, Wanted};
 use crate::graph::Desired;
@@ -36,6 +37,23 @@ pub enum Accepted {
     NeedFull { accepted: u64 },
     /// The agent serves another node, which still has something here.
     WrongNode { serves: String },
+}
+
+/// What a monitor is told.
+impl From<Accepted> for SyncReply {
+    fn from(accepted: Accepted) -> Self {
+        let (outcome, generation, message) = match accepted {
+            Accepted::Accepted { generation } => (Outcome::Accepted, generation, String::new()),
+            Accepted::Stale { accepted } => {
+                (Outcome::Stale, accepted, "a higher generation was accepted".to_owned())
+            }
+            Accepted::NeedFull { accepted } => {
+                (Outcome::NeedFull, accepted, "not based on what was accepted last".to_owned())
+            }
+            Accepted::WrongNode { serves } => (Outcome::WrongNode, 0, serves),
+        };
+        Self { outcome: outcome.into(), generation, message }
+    }
 }
 
 impl<V: Driver, T: Target> Agent<V, T> {
