@@ -24,6 +24,12 @@ fn protocol() {
     scenario::run("protocol", include_str!("conformance/protocol.jsonl"));
 }
 
+/// Every method with a parameter too many, a required one too few, and each parameter with values of a wrong type or range.
+#[test]
+fn bad_parameters() {
+    scenario::run("bad_parameters", include_str!("conformance/bad_parameters.jsonl"));
+}
+
 /// What a disk node needs: malloc and aio bdevs, lvstores, lvols, a subsystem; with every refusal.
 #[test]
 fn disk_node() {

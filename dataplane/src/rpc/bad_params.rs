@@ -7,6 +7,23 @@ use super::RpcError;
 const DECODE: &str = "spdk_json_decode_object failed";
 const INVALID: &str = "Invalid parameters";
 
+/// Parameters that it does not know are nothing to these methods: other parts of SPDK may know them (its `*_relaxed` decoder).
+pub(super) fn ignores_unknown(method: &str) -> bool {
+    matches!(
+        method,
+        "nvmf_create_transport"
+            | "nvmf_discovery_add_referral"
+            | "nvmf_subsystem_add_host"
+            | "nvmf_subsystem_add_listener"
+            | "nvmf_subsystem_add_ns"
+    )
+}
+
+/// Whether the parameters are not looked at, whatever they are.
+pub(super) fn ignores_all(method: &str) -> bool {
+    method == "framework_wait_init"
+}
+
 /// The answer to missing, unknown or mistyped parameters.
 pub(super) fn bad_parameters(method: &str) -> RpcError {
     match method {
@@ -18,12 +35,20 @@ pub(super) fn bad_parameters(method: &str) -> RpcError {
         | "bdev_nvme_enable_controller"
         | "bdev_nvme_disable_controller"
         | "bdev_nvme_set_hotplug" => RpcError::invalid_params("Invalid argument"),
+        "bdev_nvme_get_controller_health_info" => RpcError::internal(INVALID),
+        // Asked before the parameters are looked at.
+        "bdev_nvme_get_path_iostat" => path_iostat_is_off(),
         "bdev_nvme_get_io_paths" => RpcError::invalid_params("bdev_nvme_get_io_paths requires no parameters"),
         "framework_get_config" => RpcError::invalid_params("Invalid arguments"),
         "bdev_set_options" | "rpc_get_methods" | "spdk_kill_instance" => RpcError::invalid_params(INVALID),
         _ if method.starts_with("nvmf_") => RpcError::invalid_params(INVALID),
         _ => RpcError::internal(DECODE),
     }
+}
+
+/// The answer to `bdev_nvme_get_path_iostat`: paths are not measured one by one.
+pub(super) fn path_iostat_is_off() -> RpcError {
+    RpcError::new(code::INVALID_STATE, "RPC not enabled if enable_io_path_stat is false")
 }
 
 /// The answer to any parameters at all, of a method that has none.

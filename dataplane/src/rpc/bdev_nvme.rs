@@ -296,7 +296,7 @@ fn paths(methods: &mut Methods, module: &Rc<NvmeModule>) {
         Ok(true)
     });
     methods.method::<BdevNvmeGetPathIostat>(State::Runtime, async move |_, _| {
-        Err(RpcError::new(Errno::EPERM.code(), "RPC not enabled if enable_io_path_stat is false"))
+        Err(super::bad_params::path_iostat_is_off())
     });
     methods.method::<BdevNvmeGetTransportStatistics>(State::Runtime, async move |_, _| {
         Ok(TransportStatistics { poll_groups: Vec::new() })

@@ -196,6 +196,7 @@ fn refusal(state: State, phase: Phase) -> Option<RpcError> {
 }
 
 fn decode<C: Call>(params: Option<&RawValue>) -> Result<C, RpcError> {
+    let params = params.filter(|_| !bad_params::ignores_all(C::METHOD));
     let text = params.map_or("{}", RawValue::get);
     if params.is_some() && C::PARAMS.is_empty() {
         return Err(bad_params::no_parameters(C::METHOD));
@@ -204,10 +205,21 @@ fn decode<C: Call>(params: Option<&RawValue>) -> Result<C, RpcError> {
     if !text.starts_with('{') {
         return Err(bad_params::bad_parameters(C::METHOD));
     }
-    serde_json::from_str(text).map_err(|error| {
+    let decoded = match bad_params::ignores_unknown(C::METHOD) {
+        true => known_fields::<C>(text).and_then(serde_json::from_value),
+        false => serde_json::from_str(text),
+    };
+    decoded.map_err(|error| {
         tracing::info!(method = C::METHOD, %error, "bad parameters");
         bad_params::bad_parameters(C::METHOD)
     })
+}
+
+/// The parameters without those that the method does not have.
+fn known_fields<C: Call>(text: &str) -> serde_json::Result<serde_json::Value> {
+    let fields: BTreeMap<String, serde_json::Value> = serde_json::from_str(text)?;
+    let known = |name: &str| C::PARAMS.iter().any(|param| param.name == name);
+    Ok(fields.into_iter().filter(|(name, _)| known(name)).collect())
 }
 
 #[cfg(test)]
