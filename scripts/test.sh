@@ -37,6 +37,7 @@ check() { # check NAME COMMAND...: its closing lines go into the summary as well
 step="packages"
 title "$step"
 install_packages
+install_tshark
 rustup component add rustfmt clippy >/dev/null 2>&1 || true
 if [ -n "${VDA_DENY:-}" ] && ! command -v cargo-deny >/dev/null; then cargo install --locked cargo-deny; fi
 

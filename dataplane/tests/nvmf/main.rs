@@ -1,0 +1,6 @@
+//! The NVMe/TCP target against a host that sends whatever it likes, and against Wireshark's reading of what is on the wire.
+
+mod fixture;
+mod raw;
+mod recorder;
+mod wire;
