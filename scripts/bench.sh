@@ -1,22 +1,29 @@
 #!/usr/bin/env bash
-# Measures. `bench.sh control-plane [--plot] [--quick]`: prints a table, writes target/bench/control-plane.json, and with --plot
-# target/bench/control-plane.svg.
+# Measures, prints a table and writes target/bench/NAME.json.
+#   bench.sh control-plane [--plot] [--quick]   and with --plot target/bench/control-plane.svg
+#   bench.sh data-plane [--quick] [...]         beside SPDK, with VDA_SPDK_TGT=/path/to/spdk_tgt; --help shows the rest
+#   VDA_BENCH_PROFILE=dist                      as packages are built; release without it
 set -euo pipefail
 . "$(dirname "$0")/setup.sh"
 cd "$root"
 
 case ${1:-} in
-  control-plane) shift ;;
-  *) sed -n '2,3s/^# \{0,1\}//p' "$0"; exit 2 ;;
+  control-plane | data-plane) name=$1; shift ;;
+  *) sed -n '2,5s/^# \{0,1\}//p' "$0"; exit 2 ;;
 esac
-args=(--json "$root/target/bench/control-plane.json")
+profile=${VDA_BENCH_PROFILE:-release}
+args=(--json "$root/target/bench/$name.json")
 for arg in "$@"; do
-  case $arg in
-    --plot) args+=(--plot "$root/target/bench/control-plane.svg") ;;
+  case $name$arg in
+    control-plane--plot) args+=(--plot "$root/target/bench/control-plane.svg") ;;
     *) args+=("$arg") ;;
   esac
 done
 install_packages
 mkdir -p "$root/target/bench"
-cargo build --release --locked --workspace --bins
-exec "$(target_dir)/release/control_plane_bench" "${args[@]}"
+if [ "$name" = data-plane ]; then
+  cargo build --profile "$profile" --locked -p vda-dataplane -p vda-integration --bins
+else
+  cargo build --profile "$profile" --locked --workspace --bins
+fi
+exec "$(target_dir)/$profile/${name/-/_}_bench" "${args[@]}"

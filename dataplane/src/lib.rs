@@ -8,5 +8,6 @@ pub mod bdev;
 pub mod initiator;
 pub mod lvstore;
 pub mod nvmf;
+pub mod open_files;
 pub mod raid;
 pub mod rpc;

@@ -79,6 +79,7 @@ fn run(args: Args) -> anyhow::Result<()> {
     if args.cpumask.is_some() || args.mem_size.is_some() || args.no_huge || args.no_pci {
         tracing::info!("-m, -s, --no-huge and --no-pci have no meaning here and are ignored");
     }
+    vda_dataplane::open_files::raise_limit();
     let config = Config { rpc_socket: args.rpc_socket, wait_for_rpc: args.wait_for_rpc };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let local = tokio::task::LocalSet::new();

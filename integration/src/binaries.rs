@@ -8,7 +8,7 @@ use std::{
 use anyhow::{Context as _, bail};
 
 /// The program `name` of this workspace: in `VDA_BIN_DIR` if that is set, else beside the running test (`target/debug`).
-pub(crate) fn of_workspace(name: &str) -> anyhow::Result<PathBuf> {
+pub fn of_workspace(name: &str) -> anyhow::Result<PathBuf> {
     let dir = match env::var_os("VDA_BIN_DIR") {
         Some(dir) => PathBuf::from(dir),
         None => beside_this_process()?,

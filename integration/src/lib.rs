@@ -12,12 +12,15 @@ mod reaper;
 mod roles;
 mod rpc;
 mod state;
+mod target;
 mod vdacli;
 
 pub use api::{da_request, exp_request};
+pub use binaries::of_workspace as program;
 pub use cluster::{Builder, Cluster};
 pub use host::Host;
 pub use ready::eventually;
 pub use roles::Role;
 pub use state::{Leftovers, leftovers};
+pub use target::{Make, Target};
 pub use vdacli::Run;

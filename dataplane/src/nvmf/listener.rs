@@ -101,7 +101,8 @@ async fn accept(target: Weak<Target>, listener: TcpListener, address: SocketAddr
                 accepted(&target, stream, peer, address);
             }
             Err(error) => {
-                tracing::warn!(%address, %error, "accepting a connection failed");
+                let limit = crate::open_files::limit();
+                tracing::warn!(%address, %error, limit, "accepting a connection failed; limit: of open files");
                 tokio::time::sleep(ACCEPT_PAUSE).await;
             }
         }

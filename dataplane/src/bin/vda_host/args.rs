@@ -43,7 +43,7 @@ pub(crate) enum Format {
     Json,
 }
 
-#[derive(Debug, ClapArgs)]
+#[derive(Debug, Clone, ClapArgs)]
 pub(crate) struct Host {
     /// Host NQN to present; targets with a host list need it exactly. Random if absent.
     #[arg(long, env = "VDA_HOSTNQN", value_name = "NQN")]
@@ -62,7 +62,7 @@ pub(crate) struct Host {
     pub(crate) connect_timeout: Duration,
 }
 
-#[derive(Debug, ClapArgs)]
+#[derive(Debug, Clone, ClapArgs)]
 pub(crate) struct Subsystem {
     /// Where the subsystem is, tcp://ADDRESS:PORT. Give it several times for several paths: I/O uses the optimized one and moves
     /// when it fails. At least one has to answer.
@@ -170,12 +170,20 @@ pub(crate) enum Load {
     Randwrite,
     Read,
     Write,
+    /// Random, 7 of 10 are reads.
+    Randrw,
 }
 
 #[derive(Debug, ClapArgs)]
 pub(crate) struct Bench {
     #[command(flatten)]
     pub(crate) subsystem: Subsystem,
+    /// More subsystems on the same paths; the load goes over all of them in turn.
+    #[arg(long = "also", value_name = "NQN")]
+    pub(crate) also: Vec<String>,
+    /// Stay connected for this long, without load, before the load.
+    #[arg(long, value_parser = humantime::parse_duration, value_name = "TIME")]
+    pub(crate) hold: Option<Duration>,
     /// Kind of load. Writes overwrite the namespace.
     #[arg(long, value_enum, default_value_t = Load::Randread)]
     pub(crate) load: Load,

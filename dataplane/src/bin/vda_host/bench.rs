@@ -1,23 +1,37 @@
 //! `bench`: IOPS, throughput and latency.
 
 use std::cell::{Cell, RefCell};
+use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, ensure};
-use bytes::BytesMut;
+use bytes::{Bytes, BytesMut};
 use futures::future::try_join_all;
+use futures::stream::{self, StreamExt, TryStreamExt};
 use hdrhistogram::Histogram;
 use serde_json::json;
-use vda_dataplane::initiator::Namespace;
+use vda_dataplane::initiator::{Group, Namespace};
 
-use crate::args::{Bench, Format, Load};
+use crate::args::{Bench, Format, Load, Subsystem};
 use crate::connect::{connect, namespace};
 use crate::pattern;
 
-struct Run<'a> {
-    ns: &'a Namespace,
-    args: &'a Bench,
+/// Subsystems that are connected at a time.
+const CONNECTING: usize = 32;
+/// Of ten I/Os of a mixed load, so many are reads.
+const READS_OF_TEN: u64 = 7;
+
+/// A namespace under load.
+struct Volume {
+    ns: Rc<Namespace>,
+    block_shift: u8,
+    /// Places for an I/O.
     slots: u64,
+}
+
+struct Run<'a> {
+    volumes: Vec<Volume>,
+    args: &'a Bench,
     next: Cell<u64>,
     end: Instant,
     /// Nanoseconds.
@@ -25,46 +39,55 @@ struct Run<'a> {
 }
 
 impl Run<'_> {
-    /// Position of the next I/O, in units of its size.
-    fn position(&self) -> u64 {
+    /// The next I/O: on which volume, at which block, and whether it reads.
+    fn next(&self) -> (&Volume, u64, bool) {
         let n = self.next.get();
         self.next.set(n + 1);
-        match self.args.load {
-            Load::Randread | Load::Randwrite => pattern::random(self.args.seed, n) % self.slots,
-            Load::Read | Load::Write => n % self.slots,
-        }
+        let (turn, volume) = (n / self.volumes.len() as u64, &self.volumes[n as usize % self.volumes.len()]);
+        let dice = pattern::random(self.args.seed, n);
+        let (place, reads) = match self.args.load {
+            Load::Randread => (dice, true),
+            Load::Randwrite => (dice, false),
+            Load::Randrw => (dice, dice.rotate_left(32) % 10 < READS_OF_TEN),
+            Load::Read => (turn, true),
+            Load::Write => (turn, false),
+        };
+        (volume, (place % volume.slots) * (self.args.io_size >> volume.block_shift), reads)
     }
 
-    async fn worker(&self) -> anyhow::Result<()> {
-        let size = self.args.io_size as usize;
-        let blocks = self.args.io_size >> self.ns.block_shift;
-        let data = pattern::fill(self.args.seed, 0, size);
-        let mut buffer = BytesMut::zeroed(size);
-        while Instant::now() < self.end {
-            let lba = self.position() * blocks;
-            let begun = Instant::now();
-            let io = async {
-                if matches!(self.args.load, Load::Randread | Load::Read) {
-                    buffer = self.ns.read(lba, std::mem::take(&mut buffer)).await?;
-                } else {
-                    self.ns.write(lba, data.clone(), false).await?;
-                }
-                anyhow::Ok(())
-            };
-            tokio::time::timeout(self.args.subsystem.io_timeout, io)
-                .await
-                .context("no path in time")?
-                .with_context(|| format!("block {lba}"))?;
-            let nanos = u64::try_from(begun.elapsed().as_nanos()).unwrap_or(u64::MAX);
+    async fn worker(&self, data: Bytes) -> anyhow::Result<()> {
+        let mut buffer = BytesMut::zeroed(self.args.io_size as usize);
+        let mut begun = Instant::now();
+        while begun < self.end {
+            let (volume, lba, reads) = self.next();
+            if reads {
+                let read = volume.ns.read(lba, std::mem::take(&mut buffer));
+                buffer = read.await.with_context(|| format!("block {lba}"))?;
+            } else {
+                volume.ns.write(lba, data.clone(), false).await.with_context(|| format!("block {lba}"))?;
+            }
+            let ended = Instant::now();
+            let nanos = u64::try_from((ended - begun).as_nanos()).unwrap_or(u64::MAX);
             self.latency.borrow_mut().saturating_record(nanos);
+            begun = ended;
         }
         Ok(())
     }
+
+    /// Ends the run when no I/O has ended for as long as one may take. One timer for all: setting one for every I/O would be
+    /// measured as well.
+    async fn watch(&self) -> anyhow::Result<()> {
+        let most = self.args.subsystem.io_timeout;
+        loop {
+            let before = self.latency.borrow().len();
+            tokio::time::sleep(most).await;
+            ensure!(self.latency.borrow().len() > before, "no path in time: no I/O ended in {most:?}");
+        }
+    }
 }
 
-pub(crate) async fn bench(a: Bench) -> anyhow::Result<()> {
-    let group = connect(&a.subsystem).await?;
-    let ns = namespace(&group, a.nsid)?;
+fn volume(a: &Bench, group: &Group) -> anyhow::Result<Volume> {
+    let ns = namespace(group, a.nsid)?;
     let block = u64::from(ns.block_size());
     let size = ns.blocks() * block;
     ensure!(
@@ -72,19 +95,33 @@ pub(crate) async fn bench(a: Bench) -> anyhow::Result<()> {
         "--io-size must be a multiple of the block size {block}"
     );
     ensure!(a.io_size <= size.min(16 << 20), "--io-size is above 16 MiB or the namespace's {size} bytes");
+    Ok(Volume { block_shift: ns.block_shift, slots: size / a.io_size, ns })
+}
+
+async fn connect_all(a: &Bench) -> anyhow::Result<Vec<Rc<Group>>> {
+    let nqns = std::iter::once(&a.subsystem.nqn).chain(&a.also);
+    let subsystems: Vec<Subsystem> =
+        nqns.map(|nqn| Subsystem { nqn: nqn.clone(), ..a.subsystem.clone() }).collect();
+    stream::iter(&subsystems).map(connect).buffered(CONNECTING).try_collect().await
+}
+
+pub(crate) async fn bench(a: Bench) -> anyhow::Result<()> {
+    let groups = connect_all(&a).await?;
+    let volumes = groups.iter().map(|g| volume(&a, g)).collect::<anyhow::Result<_>>()?;
+    if let Some(time) = a.hold {
+        tokio::time::sleep(time).await;
+    }
     let begun = Instant::now();
     let latency = Histogram::new_with_bounds(1, 3_600_000_000_000, 3)?;
-    let run = Run {
-        ns: &ns,
-        args: &a,
-        slots: size / a.io_size,
-        next: Cell::new(0),
-        end: begun + a.time,
-        latency: RefCell::new(latency),
-    };
-    try_join_all((0..a.depth).map(|_| run.worker())).await?;
+    let end = begun + a.time;
+    let run = Run { volumes, args: &a, next: Cell::new(0), end, latency: RefCell::new(latency) };
+    let data = pattern::fill(a.seed, 0, a.io_size as usize);
+    tokio::select! {
+        done = try_join_all((0..a.depth).map(|_| run.worker(data.clone()))) => drop(done?),
+        late = run.watch() => late?,
+    }
     print(&a, &run.latency.borrow(), begun.elapsed());
-    group.close().await;
+    futures::future::join_all(groups.iter().map(|g| g.close())).await;
     Ok(())
 }
 

@@ -25,6 +25,7 @@ fn main() -> ExitCode {
     let filter = EnvFilter::try_from_env("VDA_LOG")
         .unwrap_or_else(|_| EnvFilter::new(if args.verbose { "info" } else { "error" }));
     tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+    vda_dataplane::open_files::raise_limit();
     let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => return failed(&error.into()),

@@ -1,0 +1,100 @@
+//! What a data plane does: IOPS and latency over every kind of stack, on one core, beside SPDK in the same run; and what it costs when
+//! it has much to hold and nothing to do.
+
+mod load;
+mod report;
+mod scale;
+mod stack;
+mod usage;
+
+use std::{io::Write as _, path::PathBuf, time::Duration};
+
+use anyhow::Context as _;
+use clap::Parser;
+
+use crate::report::Report;
+use crate::stack::Stack;
+
+/// Measures the data plane on this machine, over loopback: the target on core 0, the host on core 1
+///
+/// With VDA_SPDK_TGT=/path/to/spdk_tgt the same load runs on SPDK as well, in turns, and ratios are shown.
+#[derive(Debug, Parser)]
+struct Args {
+    /// Where to write the results as JSON
+    #[arg(long, value_name = "FILE")]
+    json: PathBuf,
+    /// Short runs, to see that it works: the numbers mean little
+    #[arg(long)]
+    quick: bool,
+    /// Only these stacks
+    #[arg(long, value_enum, value_delimiter = ',', value_name = "STACKS")]
+    stacks: Vec<Stack>,
+    /// Rounds of each row, in turns with SPDK; medians are reported
+    #[arg(long, value_name = "N")]
+    rounds: Option<usize>,
+    /// Milliseconds of each run
+    #[arg(long, value_name = "MS")]
+    time: Option<u64>,
+    /// Run targets and hosts with real-time priority (chrt, needs root): for machines on which others work too
+    #[arg(long)]
+    realtime: bool,
+    /// Where the file of the aio stack is made
+    #[arg(long, value_name = "DIR", default_value_os_t = std::env::temp_dir())]
+    file_dir: PathBuf,
+    /// Leave connections, memory and idle cost out
+    #[arg(long)]
+    no_scale: bool,
+}
+
+/// How much is measured, and how.
+struct Effort {
+    rounds: usize,
+    time: Duration,
+    depths: &'static [u16],
+    realtime: bool,
+    file_dir: PathBuf,
+    /// Subsystems, connections to each.
+    scale: (usize, usize),
+    /// How long nothing is done while that is measured.
+    idle: Duration,
+}
+
+impl Effort {
+    fn new(args: &Args) -> Self {
+        let (rounds, ms, scale, idle) = if args.quick { (1, 200, 100, 2) } else { (3, 1000, 1000, 10) };
+        Self {
+            rounds: args.rounds.unwrap_or(rounds).max(1),
+            time: Duration::from_millis(args.time.unwrap_or(ms)),
+            depths: &[1, 8, 64],
+            realtime: args.realtime,
+            file_dir: args.file_dir.clone(),
+            scale: (scale, 4),
+            idle: Duration::from_secs(idle),
+        }
+    }
+}
+
+#[tokio::main(flavor = "current_thread")]
+async fn main() -> anyhow::Result<()> {
+    let args = Args::parse();
+    let effort = Effort::new(&args);
+    let stacks = if args.stacks.is_empty() { Stack::ALL } else { &args.stacks[..] };
+    let mut report = Report::default();
+    for stack in stacks {
+        eprintln!("measuring {stack}");
+        let rows = load::measure(*stack, &effort).await.with_context(|| format!("measuring {stack}"))?;
+        report.rows.extend(rows);
+    }
+    if !args.no_scale {
+        eprintln!("measuring connections, memory and idle cost");
+        let scale = scale::measure(&effort).await.context("measuring connections")?;
+        (report.idle_cpu_percent, report.rss_mib) = (Some(scale.idle_cpu_percent), Some(scale.rss_mib));
+        report.scale = Some(scale);
+    }
+    let mut out = std::io::stdout().lock();
+    write!(out, "{report}")?;
+    std::fs::write(&args.json, serde_json::to_string_pretty(&report)? + "\n")
+        .with_context(|| format!("writing {}", args.json.display()))?;
+    writeln!(out, "\nwritten: {}", args.json.display())?;
+    Ok(())
+}
