@@ -27,6 +27,15 @@ install_tshark() {
     say "tshark cannot be installed: captures are NOT CHECKED"
 }
 
+# apt_install PACKAGE...: does nothing without arguments.
+apt_install() {
+  [ $# -gt 0 ] || return 0
+  command -v apt-get >/dev/null || { say "not a Debian system: install these yourself: $*" >&2; return 1; }
+  say "installing $*"
+  as_root apt-get update -qq &&
+    as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "$@"
+}
+
 # etcd itself, and protoc with Google's .proto files for building the etcd client.
 install_packages() {
   local missing=()
@@ -34,17 +43,21 @@ install_packages() {
   command -v protoc >/dev/null || missing+=(protobuf-compiler)
   [ -f /usr/include/google/protobuf/descriptor.proto ] || missing+=(libprotobuf-dev)
   command -v cc >/dev/null || missing+=(gcc libc6-dev)
-  if [ ${#missing[@]} -gt 0 ]; then
-    command -v apt-get >/dev/null || die "not a Debian system: install these yourself: ${missing[*]}"
-    say "installing ${missing[*]}"
-    as_root apt-get update -qq
-    as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "${missing[@]}"
-  fi
+  apt_install "${missing[@]}" || die "packages are missing"
   if ! command -v cargo >/dev/null; then
     # shellcheck disable=SC1091
     [ -f "$HOME/.cargo/env" ] && . "$HOME/.cargo/env"
     command -v cargo >/dev/null || die "no Rust toolchain: see https://rustup.rs"
   fi
+}
+
+# A Linux guest with the kernel's NVMe/TCP initiator, and what builds that (integration/linux-host/build-modules.sh).
+install_linux_host_packages() {
+  local missing=() package
+  for package in user-mode-linux nvme-cli fio e2fsprogs xfsprogs kmod iproute2 gcc libc6-dev make bc bison flex xz-utils; do
+    dpkg-query -W -f '${Status}' "$package" 2>/dev/null | grep -q '^install ok installed$' || missing+=("$package")
+  done
+  apt_install "${missing[@]}"
 }
 
 target_dir() { printf '%s' "${CARGO_TARGET_DIR:-$root/target}"; }

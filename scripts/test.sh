@@ -3,6 +3,7 @@
 #
 #   VDA_SPDK_TGT=/path/to/spdk_tgt   run the integration tests on real SPDK
 #   VDA_CHAOS_CYCLES=200             the long form of the chaos test
+#   VDA_LINUX_HOST=required          fail, rather than skip, where no Linux guest can be booted; `off` does not try
 #   VDA_DENY=1                       install cargo-deny if it is not there (takes minutes), and check licences, sources and bans
 set -euo pipefail
 . "$(dirname "$0")/setup.sh"
@@ -30,7 +31,7 @@ check() { # check NAME COMMAND...: its closing lines go into the summary as well
     summary+=("$step: FAILED"); tail -n 40 "$log" | sed 's/^/    /'; rm -f "$log"; exit 1
   fi
   summary+=("$step: ok ($((SECONDS - from)) s)")
-  while read -r line; do summary+=("    $line"); done < <(grep -E '^ *Summary \[|^test result:' "$log" || true)
+  while read -r line; do summary+=("    $line"); done < <(grep -E '^ *Summary \[|^test result:|=== SKIPPED' "$log" || true)
   rm -f "$log"
 }
 
@@ -38,6 +39,10 @@ step="packages"
 title "$step"
 install_packages
 install_tshark
+if [ "${VDA_LINUX_HOST:-}" != off ] && ! install_linux_host_packages; then
+  [ "${VDA_LINUX_HOST:-}" != required ] || die "VDA_LINUX_HOST=required: the packages for a Linux guest cannot be installed"
+  summary+=("NOT TESTED with a real Linux host: its packages cannot be installed")
+fi
 rustup component add rustfmt clippy >/dev/null 2>&1 || true
 if [ -n "${VDA_DENY:-}" ] && ! command -v cargo-deny >/dev/null; then cargo install --locked cargo-deny; fi
 

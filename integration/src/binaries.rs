@@ -21,7 +21,7 @@ pub fn of_workspace(name: &str) -> anyhow::Result<PathBuf> {
 }
 
 /// A test is `target/debug/deps/x-hash`, a binary `target/debug/x`.
-fn beside_this_process() -> anyhow::Result<PathBuf> {
+pub(crate) fn beside_this_process() -> anyhow::Result<PathBuf> {
     let exe = env::current_exe()?;
     let dir = exe.parent().context("the executable is in a directory")?;
     Ok(if dir.ends_with("deps") { dir.parent().unwrap_or(dir) } else { dir }.to_owned())

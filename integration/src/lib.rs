@@ -5,6 +5,7 @@ mod api;
 mod binaries;
 mod cluster;
 mod host;
+pub mod linux_host;
 mod ports;
 mod process;
 mod ready;

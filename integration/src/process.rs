@@ -13,7 +13,7 @@ use std::{
 use anyhow::{Context as _, bail};
 use rustix::process::{Pid, Signal, kill_process_group};
 use tokio::{
-    process::{Child, Command},
+    process::{Child, ChildStdin, ChildStdout, Command},
     time::timeout,
 };
 
@@ -26,6 +26,19 @@ pub(crate) struct Spec {
     pub(crate) program: PathBuf,
     pub(crate) args: Vec<OsString>,
     pub(crate) log: PathBuf,
+}
+
+impl Spec {
+    fn command(&self) -> Command {
+        let mut command = Command::new(&self.program);
+        command.args(&self.args);
+        command
+    }
+
+    fn open_log(&self) -> anyhow::Result<File> {
+        let log = File::options().create(true).append(true).open(&self.log);
+        log.with_context(|| format!("opening {}", self.log.display()))
+    }
 }
 
 #[derive(Debug)]
@@ -41,16 +54,25 @@ const STOP: Duration = Duration::from_secs(15);
 
 impl Process {
     pub(crate) fn spawn(spec: &Spec, reaper: &Arc<Reaper>) -> anyhow::Result<Self> {
-        let log = File::options()
-            .create(true)
-            .append(true)
-            .open(&spec.log)
-            .with_context(|| format!("opening {}", spec.log.display()))?;
-        let child = Command::new(&spec.program)
-            .args(&spec.args)
-            .stdin(Stdio::null())
-            .stdout(log.try_clone()?)
-            .stderr(log)
+        let log = spec.open_log()?;
+        Self::start(spec.command().stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log), spec, reaper)
+    }
+
+    /// Only its stderr goes to the log; the other end of its stdin and stdout is returned.
+    pub(crate) fn spawn_interactive(
+        spec: &Spec,
+        reaper: &Arc<Reaper>,
+    ) -> anyhow::Result<(Self, ChildStdin, ChildStdout)> {
+        let mut command = spec.command();
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(spec.open_log()?);
+        let mut process = Self::start(&mut command, spec, reaper)?;
+        let stdin = process.child.stdin.take().context("a pipe")?;
+        let stdout = process.child.stdout.take().context("a pipe")?;
+        Ok((process, stdin, stdout))
+    }
+
+    fn start(command: &mut Command, spec: &Spec, reaper: &Arc<Reaper>) -> anyhow::Result<Self> {
+        let child = command
             .process_group(0)
             .kill_on_drop(true)
             .spawn()

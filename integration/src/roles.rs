@@ -1,6 +1,10 @@
 //! The processes of a cluster and their command lines.
 
-use std::{ffi::OsString, fmt, path::PathBuf};
+use std::{
+    ffi::OsString,
+    fmt,
+    path::{Path, PathBuf},
+};
 
 use serde_json::json;
 
@@ -103,21 +107,31 @@ fn portal(layout: &Layout, n: usize) -> Vec<OsString> {
     args
 }
 
-/// The embedded data plane, or real SPDK on a core of its own as far as there are cores.
+/// The target of a node: it waits for its agent.
 fn target(layout: &Layout, socket: PathBuf, nth: usize) -> anyhow::Result<(PathBuf, Vec<OsString>)> {
+    let (program, mut args) = data_plane(&socket, nth, &format!("vda-{}-{nth}", layout.etcd.number))?;
+    args.push("--wait-for-rpc".into());
+    Ok((program, args))
+}
+
+/// The embedded data plane, or real SPDK on a core of its own as far as there are cores. `prefix`: of SPDK's shared files.
+pub(crate) fn data_plane(
+    socket: &Path,
+    nth: usize,
+    prefix: &str,
+) -> anyhow::Result<(PathBuf, Vec<OsString>)> {
     let socket = socket.display().to_string();
     let Some(spdk_tgt) = binaries::spdk_tgt() else {
-        return Ok((binaries::of_workspace("vda_dataplane")?, words(["-r", &socket, "--wait-for-rpc"])));
+        return Ok((binaries::of_workspace("vda_dataplane")?, words(["-r", &socket])));
     };
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     let mask = format!("0x{:x}", 1_u64 << (nth % cores.min(64)));
-    let name = format!("--file-prefix=vda-{}-{nth}", layout.etcd.number);
+    let prefix = format!("--file-prefix={prefix}");
     let args = words([
         "--no-huge",
         "-s",
         "2048",
         "--no-pci",
-        "--wait-for-rpc",
         "--iova-mode=va",
         "-r",
         &socket,
@@ -125,7 +139,7 @@ fn target(layout: &Layout, socket: PathBuf, nth: usize) -> anyhow::Result<(PathB
         &mask,
         "--disable-cpumask-locks",
         "--env-context",
-        &name,
+        &prefix,
     ]);
     Ok((spdk_tgt, args))
 }

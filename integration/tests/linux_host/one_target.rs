@@ -1,0 +1,250 @@
+//! One data plane, two listeners.
+
+use std::time::Duration;
+
+use anyhow::ensure;
+use vda_integration::linux_host::{Faults, Guest, Load, PATHS, Testbed};
+
+use crate::{
+    undisturbed,
+    volume::{self, NQN, PORT, VOLUMES},
+};
+
+const TARGET: &str = "target";
+
+/// For what the host finds out by itself: a lost connection, a new ANA state, a new size.
+const NOTICED: Duration = Duration::from_secs(30);
+
+/// As long as the array's host has to do without any path.
+const OUTAGE: Duration = Duration::from_secs(5);
+
+#[tokio::test]
+async fn a_linux_host_sees_no_error_and_loses_no_byte() -> anyhow::Result<()> {
+    let Some(mut bed) = Testbed::open()? else { return Ok(()) };
+    bed.start_target(TARGET).await?;
+    volume::make(&bed, TARGET).await?;
+    volume::export(&bed, TARGET).await?;
+    let guest = bed.boot().await?;
+    connected(&guest).await?;
+    file_systems_hold_what_was_written(&guest).await?;
+    namespaces_grow_online(&bed, &guest).await?;
+    unmap_gives_space_back(&bed, &guest).await?;
+    guest.kernel_is_content(Faults::None).await?;
+
+    let load = Load::start(&guest, &device("raw"), 8).await?;
+    ana_flips(&bed, &guest, &load).await?;
+    all_paths_inaccessible(&bed, &guest, &load).await?;
+    guest.kernel_is_content(Faults::NoUsablePath).await?;
+    a_listener_is_removed_and_restored(&bed, &guest, &load).await?;
+    the_target_is_killed(&mut bed, &guest, &load).await?;
+    load.stop().await?;
+    guest.kernel_is_content(Faults::Connections).await?;
+
+    what_was_synced_survives_everything(&mut bed, guest).await?;
+    bed.end().await
+}
+
+/// The host's name of a volume.
+fn device(volume: &str) -> String {
+    let nth = VOLUMES.iter().position(|(name, _)| *name == volume).unwrap();
+    format!("/dev/nvme0n{}", nth + 1)
+}
+
+async fn connected(guest: &Guest) -> anyhow::Result<()> {
+    for path in PATHS {
+        let found = guest.sh(&format!("nvme discover -t tcp -a {path} -s {PORT}")).await?;
+        for listener in PATHS {
+            let entry = found.split("=====Discovery Log Entry").find(|entry| {
+                entry.contains(&format!("subnqn:  {NQN}\n"))
+                    && entry.contains(&format!("traddr:  {listener}\n"))
+            });
+            ensure!(entry.is_some(), "{listener} is not in what {path} tells:\n{found}");
+        }
+    }
+    for path in PATHS {
+        // The kernel refuses a controller that does not agree to both digests.
+        let options = "--hdr-digest --data-digest --reconnect-delay=1 --ctrl-loss-tmo=600 --keep-alive-tmo=5";
+        guest.sh(&format!("nvme connect -t tcp -a {path} -s {PORT} -n {NQN} {options}")).await?;
+    }
+    for (volume, mib) in VOLUMES {
+        has_size(guest, volume, mib).await?;
+    }
+    paths_are(guest, ["optimized", "non-optimized"]).await
+}
+
+/// Waits until the host sees these ANA states, in the order of the paths, for all namespaces.
+async fn paths_are(guest: &Guest, states: [&str; 2]) -> anyhow::Result<()> {
+    for (path, state) in states.into_iter().enumerate() {
+        let all = format!("for file in {}/nvme*c*n*/ana_state; do", controller(path));
+        let command = format!("({all} [ $(cat $file) = {state} ] || exit 1; done)");
+        guest.until(&format!("path {path} is {state}"), NOTICED, &command).await?;
+    }
+    Ok(())
+}
+
+/// A word of the guest's shell: the directory of the controller behind a path.
+fn controller(path: usize) -> String {
+    format!("$(dirname $(grep -l traddr={}, /sys/class/nvme/nvme*/address))", PATHS[path])
+}
+
+async fn has_size(guest: &Guest, volume: &str, mib: u64) -> anyhow::Result<()> {
+    let device = device(volume);
+    let command = format!("[ $(blockdev --getsize64 {device}) = {} ]", mib << 20);
+    guest.until(&format!("{device} has {mib} MiB"), NOTICED, &command).await.map(drop)
+}
+
+/// ext4 and XFS: made, mounted, filled, and checked with nothing left in the host's memory.
+async fn file_systems_hold_what_was_written(guest: &Guest) -> anyhow::Result<()> {
+    for (fs, _) in &VOLUMES[1..] {
+        let device = device(fs);
+        let quiet = if *fs == "ext4" { "-q" } else { "-q -f" };
+        guest.sh(&format!("mkfs.{fs} {quiet} {device} && mount {device} /mnt/{fs}")).await?;
+        guest
+            .sh(&format!(
+                "mkdir /mnt/{fs}/small && for i in $(seq 100); do echo $i >/mnt/{fs}/small/$i; done"
+            ))
+            .await?;
+        guest.sh(&format!("dd if=/dev/urandom of=/mnt/{fs}/big bs=1M count=48 status=none")).await?;
+        guest.sh(&format!("(cd /mnt/{fs} && sha256sum big small/*) >/mnt/{fs}.sums")).await?;
+        remounted_and_whole(guest, fs).await?;
+    }
+    Ok(())
+}
+
+async fn remounted_and_whole(guest: &Guest, fs: &str) -> anyhow::Result<()> {
+    let device = device(fs);
+    let check = if fs == "ext4" { "e2fsck -f -n" } else { "xfs_repair -n" };
+    guest.sh(&format!("umount /mnt/{fs} && echo 3 >/proc/sys/vm/drop_caches && {check} {device}")).await?;
+    guest
+        .sh(&format!("mount {device} /mnt/{fs} && (cd /mnt/{fs} && sha256sum --quiet -c /mnt/{fs}.sums)"))
+        .await
+        .map(drop)
+}
+
+async fn namespaces_grow_online(bed: &Testbed, guest: &Guest) -> anyhow::Result<()> {
+    for (fs, mib) in &VOLUMES[1..] {
+        volume::grow(bed, TARGET, fs, mib + 64).await?;
+        has_size(guest, fs, mib + 64).await?;
+        let before = blocks(guest, fs).await?;
+        let grow =
+            if *fs == "ext4" { format!("resize2fs {}", device(fs)) } else { "xfs_growfs /mnt/xfs".into() };
+        guest.sh(&grow).await?;
+        let more = blocks(guest, fs).await? - before;
+        ensure!(more >= 48 << 10, "{fs} has grown by {more} KiB only");
+        remounted_and_whole(guest, fs).await?;
+    }
+    Ok(())
+}
+
+/// Size of a file system in KiB.
+async fn blocks(guest: &Guest, fs: &str) -> anyhow::Result<u64> {
+    Ok(guest.sh(&format!("df --output=size /mnt/{fs} | tail -n 1")).await?.trim().parse()?)
+}
+
+/// What a file system trims is free in the lvstore.
+async fn unmap_gives_space_back(bed: &Testbed, guest: &Guest) -> anyhow::Result<()> {
+    for (fs, _) in &VOLUMES[1..] {
+        guest
+            .sh(&format!("dd if=/dev/urandom of=/mnt/{fs}/trash bs=1M count=32 conv=fsync status=none"))
+            .await?;
+        let allocated = volume::allocated(bed, TARGET, fs).await?;
+        guest.sh(&format!("rm /mnt/{fs}/trash && sync && fstrim /mnt/{fs}")).await?;
+        let free = allocated - volume::allocated(bed, TARGET, fs).await?;
+        ensure!(free >= 28 << 20, "{fs}: {free} bytes of 32 MiB came back to the lvstore");
+        remounted_and_whole(guest, fs).await?;
+    }
+    Ok(())
+}
+
+/// The load moves from path to path and back.
+async fn ana_flips(bed: &Testbed, guest: &Guest, load: &Load<'_>) -> anyhow::Result<()> {
+    for (active, standby) in [(1, 0), (0, 1), (1, 0), (0, 1)] {
+        volume::set_ana(bed, TARGET, standby, "inaccessible").await?;
+        volume::set_ana(bed, TARGET, active, "optimized").await?;
+        paths_are(
+            guest,
+            if active == 0 { ["optimized", "inaccessible"] } else { ["inaccessible", "optimized"] },
+        )
+        .await?;
+        undisturbed(load).await?;
+    }
+    Ok(())
+}
+
+/// I/O waits for a path, for as long as it takes.
+async fn all_paths_inaccessible(bed: &Testbed, guest: &Guest, load: &Load<'_>) -> anyhow::Result<()> {
+    for path in [0, 1] {
+        volume::set_ana(bed, TARGET, path, "inaccessible").await?;
+    }
+    paths_are(guest, ["inaccessible"; 2]).await?;
+    let rounds = load.rounds()?;
+    tokio::time::sleep(OUTAGE).await;
+    ensure!(load.rounds()? <= rounds + 1, "I/O went on without a path");
+    volume::set_ana(bed, TARGET, 1, "non_optimized").await?;
+    volume::set_ana(bed, TARGET, 0, "optimized").await?;
+    paths_are(guest, ["optimized", "non-optimized"]).await?;
+    undisturbed(load).await
+}
+
+async fn a_listener_is_removed_and_restored(
+    bed: &Testbed,
+    guest: &Guest,
+    load: &Load<'_>,
+) -> anyhow::Result<()> {
+    for path in [0, 1] {
+        volume::remove_listener(bed, TARGET, path).await?;
+        path_is(guest, path, "connecting").await?;
+        undisturbed(load).await?;
+        volume::add_listener(bed, TARGET, path).await?;
+        path_is(guest, path, "live").await?;
+        undisturbed(load).await?;
+    }
+    Ok(())
+}
+
+async fn path_is(guest: &Guest, path: usize, state: &str) -> anyhow::Result<()> {
+    let command = format!("grep -qx {state} {}/state", controller(path));
+    guest.until(&format!("path {path} is {state}"), NOTICED, &command).await.map(drop)
+}
+
+async fn the_target_is_killed(bed: &mut Testbed, guest: &Guest, load: &Load<'_>) -> anyhow::Result<()> {
+    bed.kill_target(TARGET).await?;
+    for path in [0, 1] {
+        path_is(guest, path, "connecting").await?;
+    }
+    serve_again(bed).await?;
+    for path in [0, 1] {
+        path_is(guest, path, "live").await?;
+    }
+    undisturbed(load).await
+}
+
+async fn serve_again(bed: &mut Testbed) -> anyhow::Result<()> {
+    bed.start_target(TARGET).await?;
+    volume::open_disk(bed, TARGET).await?;
+    volume::export(bed, TARGET).await
+}
+
+/// Files that were synced are there after the host's power was cut and the target was killed, at once.
+async fn what_was_synced_survives_everything(bed: &mut Testbed, guest: Guest) -> anyhow::Result<()> {
+    let mut sums = String::new();
+    for (fs, _) in &VOLUMES[1..] {
+        guest.sh(&format!("dd if=/dev/urandom of=/mnt/{fs}/synced bs=1M count=8 conv=fsync status=none && sync /mnt/{fs}")).await?;
+        sums.push_str(&guest.sh(&format!("sha256sum /mnt/{fs}/synced /mnt/{fs}/big")).await?);
+        // And what nobody waits for.
+        guest.sh(&format!("dd if=/dev/zero of=/mnt/{fs}/unsynced bs=1M count=8 status=none")).await?;
+    }
+    guest.power_cut().await?;
+    bed.kill_target(TARGET).await?;
+    serve_again(bed).await?;
+    let guest = bed.boot().await?;
+    guest.sh(&format!("nvme connect -t tcp -a {} -s {PORT} -n {NQN}", PATHS[0])).await?;
+    std::fs::write(guest.share().join("sums"), sums)?;
+    for (fs, _) in &VOLUMES[1..] {
+        guest.until("the device is there", NOTICED, &format!("[ -b {} ]", device(fs))).await?;
+        guest.sh(&format!("mount {} /mnt/{fs}", device(fs))).await?;
+    }
+    guest.sh("sha256sum --quiet -c /mnt/share/sums").await?;
+    guest.sh("umount /mnt/ext4 /mnt/xfs && nvme disconnect-all").await?;
+    guest.kernel_is_content(Faults::None).await
+}
