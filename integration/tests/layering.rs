@@ -18,6 +18,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("vda-dn-agent", &["vda-reconcile", "vda-model", "vda-proto", "vda-spdk", "vda-telemetry"]),
     ("vda-cn-agent", &["vda-reconcile", "vda-model", "vda-proto", "vda-spdk", "vda-telemetry"]),
     ("vda-dataplane", &["vda-spdk", "vda-nvme"]),
+    ("vda-fuzz", &["vda-dataplane", "vda-nvme", "vda-spdk"]),
     ("vdacli", &["vda-model", "vda-proto"]),
 ];
 
