@@ -22,6 +22,6 @@ pub use cluster::{Builder, Cluster};
 pub use host::Host;
 pub use ready::eventually;
 pub use roles::Role;
-pub use state::{Leftovers, leftovers};
+pub use state::{Leftovers, Tombstones, leftovers};
 pub use target::{Make, Target};
 pub use vdacli::Run;

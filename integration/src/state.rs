@@ -89,7 +89,42 @@ pub async fn leftovers(
     Ok(Leftovers(left))
 }
 
+/// What etcd says of deleted arrays that a node has not confirmed yet; usable while the cluster's processes come and go.
+#[derive(Clone, Debug)]
+pub struct Tombstones {
+    endpoints: String,
+}
+
+impl Tombstones {
+    /// Their keys.
+    ///
+    /// # Errors
+    /// If etcd does not answer.
+    pub async fn outstanding(&self) -> anyhow::Result<BTreeSet<String>> {
+        let keys = etcd_keys(&self.endpoints, Layout::PREFIX).await?;
+        Ok(keys.into_iter().filter(|key| key.starts_with("tomb/")).collect())
+    }
+
+    /// Waits until none of `these` is outstanding.
+    ///
+    /// # Errors
+    /// Those that are left at the end of `limit`.
+    pub async fn completed(&self, these: &BTreeSet<String>, limit: Duration) -> anyhow::Result<()> {
+        eventually("deletions are confirmed", limit, || async {
+            let left: Vec<_> = self.outstanding().await?.intersection(these).cloned().collect();
+            anyhow::ensure!(left.is_empty(), "still outstanding: {left:?}");
+            Ok(())
+        })
+        .await
+    }
+}
+
 impl Cluster {
+    /// See [`Tombstones`].
+    pub fn tombstones(&self) -> Tombstones {
+        Tombstones { endpoints: self.etcd_address() }
+    }
+
     /// All keys under the cluster's prefix, without the prefix.
     pub async fn etcd_keys(&self) -> anyhow::Result<BTreeSet<String>> {
         etcd_keys(&self.etcd_address(), Layout::PREFIX).await

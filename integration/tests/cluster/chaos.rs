@@ -4,13 +4,16 @@
 
 use std::{env, future::Future, time::Duration};
 
+use anyhow::Context as _;
 use rand::{Rng, RngExt as _, SeedableRng as _, rngs::StdRng};
 use tokio::time::{Instant, sleep};
 use tonic::{Code, Response, Status};
-use vda_integration::{Cluster, Role, da_request, exp_request};
-use vda_proto::v1::{DeleteDaRequest, DeleteExpRequest, resource_ref::Kind};
+use vda_integration::{Cluster, Role, Tombstones, da_request, exp_request};
+use vda_proto::v1::{CreateDaRequest, DeleteDaRequest, DeleteExpRequest, resource_ref::Kind};
 
 use crate::{CLEAN_UP, HOST};
+
+type Portal = vda_proto::v1::portal_client::PortalClient<tonic::transport::Channel>;
 
 /// How long a client goes on repeating a request while processes come back.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -33,10 +36,38 @@ where
     }
 }
 
-/// Processes come back, and space that deleted arrays still hold on a node whose monitor was killed (up to its lease's 5 s) is given
-/// back; that it is, all of it, is checked at the end.
+/// Processes come back.
 fn passes(code: Code) -> bool {
-    matches!(code, Code::Unavailable | Code::Unknown | Code::Cancelled | Code::ResourceExhausted)
+    matches!(code, Code::Unavailable | Code::Unknown | Code::Cancelled)
+}
+
+/// How long deletions may stay unconfirmed when nothing is killed any more: the nodes of a dead monitor are nobody's until its lease
+/// ends (5 s), and the deletions of all cycles before may be waiting for that.
+const CONFIRMED: Duration = Duration::from_secs(30);
+
+/// Creates an array. All arrays that are kept fit easily, so a refusal for want of space is right only while deleted ones hold it:
+/// then those have to be confirmed, in time, and what was refused has to fit.
+async fn create(portal: &Portal, tombstones: &Tombstones, request: CreateDaRequest) -> anyhow::Result<()> {
+    loop {
+        let before = tombstones.outstanding().await?;
+        let attempt = || {
+            let (mut p, r) = (portal.clone(), request.clone());
+            async move {
+                match p.create_da(r).await {
+                    Ok(_) => Ok(Response::new(None)),
+                    Err(status) if status.code() == Code::ResourceExhausted => {
+                        Ok(Response::new(Some(status)))
+                    }
+                    Err(status) => Err(status),
+                }
+            }
+        };
+        let Some(refusal) = persist("create_da", attempt).await? else { return Ok(()) };
+        anyhow::ensure!(!before.is_empty(), "refused, and no deletion is outstanding: {refusal}");
+        let begun = Instant::now();
+        tombstones.completed(&before, CONFIRMED).await.with_context(|| refusal.to_string())?;
+        eprintln!("no place: {} deletions were outstanding for {:?} more", before.len(), begun.elapsed());
+    }
 }
 
 fn victim(rng: &mut impl Rng) -> Role {
@@ -53,19 +84,15 @@ fn victim(rng: &mut impl Rng) -> Role {
 
 /// An array's life, from the side of a client that does not give up.
 async fn live(
-    cluster_portal: vda_proto::v1::portal_client::PortalClient<tonic::transport::Channel>,
+    cluster_portal: Portal,
+    tombstones: Tombstones,
     name: String,
     shape: (u64, u32, u32),
     export: bool,
     delete: bool,
 ) -> anyhow::Result<()> {
     let portal = || cluster_portal.clone();
-    let request = da_request(&name, shape.0, shape.1, shape.2);
-    persist("create_da", || {
-        let (mut p, r) = (portal(), request.clone());
-        async move { p.create_da(r).await }
-    })
-    .await?;
+    create(&cluster_portal, &tombstones, da_request(&name, shape.0, shape.1, shape.2)).await?;
     if export {
         let request = exp_request(&name, "exp0", HOST);
         persist("create_exp", || {
@@ -114,7 +141,8 @@ async fn kill_9_at_random_points_leaves_exactly_what_is_wanted() -> anyhow::Resu
         let name = format!("da{cycle}");
         let shape = (4 * rng.random_range(1..=4), rng.random_range(1..=2), rng.random_range(1..=2));
         let (export, keep) = (rng.random_bool(0.5), kept.len() < 3 && rng.random_bool(0.3));
-        let life = tokio::spawn(live(cluster.portal(0)?, name.clone(), shape, export, !keep));
+        let life =
+            tokio::spawn(live(cluster.portal(0)?, cluster.tombstones(), name.clone(), shape, export, !keep));
         for _ in 0..rng.random_range(1..=2) {
             // Not a wait for anything: the point in time is the random choice.
             sleep(Duration::from_micros(rng.random_range(0..150_000))).await;
