@@ -12,6 +12,7 @@ use tokio::process::{Child, Command};
 use tokio::time::{Instant, sleep};
 use tonic::transport::Channel;
 use vda_cn_agent::args::Args;
+use vda_ports::Port;
 use vda_proto::v1::cn_agent_client::CnAgentClient;
 use vda_proto::v1::sync_reply::Outcome;
 use vda_proto::v1::{
@@ -45,25 +46,21 @@ fn binary() -> Option<PathBuf> {
     Some(path)
 }
 
-fn free_port() -> u16 {
-    std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
-}
-
 /// A data plane process.
 struct Plane {
     dir: PathBuf,
     name: String,
     child: Option<Child>,
     target: Client,
-    port: u16,
+    port: Port,
 }
 
 impl Plane {
     fn start(binary: &PathBuf, dir: &std::path::Path, name: &str) -> Self {
         let sock = dir.join(format!("{name}.sock"));
         let target = Client::new(sock.to_str().unwrap(), Duration::from_secs(10));
-        let mut plane =
-            Self { dir: dir.to_owned(), name: name.to_owned(), child: None, target, port: free_port() };
+        let port = Port::reserve().unwrap();
+        let mut plane = Self { dir: dir.to_owned(), name: name.to_owned(), child: None, target, port };
         plane.spawn(binary);
         plane
     }
@@ -94,7 +91,7 @@ impl Plane {
     }
 
     fn address(&self) -> ListenAddress {
-        ListenAddress::tcp(format!("127.0.0.1:{}", self.port).parse().unwrap())
+        ListenAddress::tcp(self.port.address().parse().unwrap())
     }
 
     /// Exports a file as a VD, as a disk node does.
@@ -136,6 +133,7 @@ struct Scene {
     _dir: tempfile::TempDir,
     cn: Plane,
     dns: Vec<Plane>,
+    agent_port: Port,
     shutdown: Shutdown,
     agent: Option<tokio::task::JoinHandle<()>>,
     client: Option<CnAgentClient<Channel>>,
@@ -155,6 +153,7 @@ impl Scene {
             _dir: dir,
             cn,
             dns,
+            agent_port: Port::reserve().unwrap(),
             shutdown: Shutdown::new(),
             agent: None,
             client: None,
@@ -168,8 +167,8 @@ impl Scene {
     }
 
     async fn start_agent(&mut self) {
-        let address = format!("127.0.0.1:{}", free_port());
-        let port = self.cn.port;
+        let address = self.agent_port.address();
+        let port = self.cn.port.number();
         let listener =
             format!(r#"{{"trtype":"tcp","traddr":"127.0.0.1","adrfam":"ipv4","trsvcid":"{port}"}}"#);
         let sock = self.cn.sock();
@@ -211,7 +210,7 @@ impl Scene {
             trtype: "tcp".into(),
             adrfam: "ipv4".into(),
             traddr: "127.0.0.1".into(),
-            trsvcid: plane.port.to_string(),
+            trsvcid: plane.port.number().to_string(),
         })
     }
 
@@ -326,8 +325,12 @@ async fn an_array_is_assembled_loses_a_member_and_goes() {
     let mut scene = Scene::start(binary).await;
     scene.dns[0].export(VDS[0]).await;
     scene.sync().await;
-    let status = scene.wait("blocked", |s| condition(s) == Condition::Blocked).await;
-    assert_eq!(status.status.unwrap().on, "DN dn1:9720: VD not exported yet");
+    // Until its own data plane answers, that is what it waits for.
+    let on_the_other = |s: &CntlrStatus| {
+        s.status.as_ref().is_some_and(|status| status.on == "DN dn1:9720: VD not exported yet")
+    };
+    let status = scene.wait("blocked", on_the_other).await;
+    assert_eq!(condition(&status), Condition::Blocked);
     assert!(!status.legs[0].initialised);
 
     scene.dns[1].export(VDS[1]).await;

@@ -3,12 +3,12 @@
 
 #![allow(clippy::unwrap_used)]
 
-use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
+use vda_ports::Port;
 
 struct Target {
     child: Child,
@@ -98,7 +98,8 @@ fn spdk_rpc_drives_the_data_plane() {
 fn serve(target: &Target) {
     let nqn = "nqn.2016-06.io.spdk:s1";
     let host = "nqn.2016-06.io.spdk:h1";
-    let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let reserved = Port::reserve().unwrap();
+    let port = reserved.number();
     let listener = format!("{nqn} -t tcp -a 127.0.0.1 -s {port} -f ipv4");
     target.run("nvmf_create_transport -t TCP");
     target.run(&format!("nvmf_create_subsystem {nqn} -s SN1 -d MN1 -r"));

@@ -11,6 +11,7 @@ use tokio::process::{Child, Command};
 use tokio::time::{Instant, sleep};
 use tonic::transport::Channel;
 use vda_dn_agent::args::Args;
+use vda_ports::Port;
 use vda_proto::v1::dn_agent_client::DnAgentClient;
 use vda_proto::v1::sync_reply::Outcome;
 use vda_proto::v1::{
@@ -44,10 +45,6 @@ fn binary() -> Option<PathBuf> {
     Some(path)
 }
 
-fn free_port() -> u16 {
-    std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
-}
-
 struct Node {
     dir: tempfile::TempDir,
     binary: PathBuf,
@@ -56,7 +53,8 @@ struct Node {
     agent: Option<tokio::task::JoinHandle<()>>,
     client: Option<DnAgentClient<Channel>>,
     target: Client,
-    nvmf_port: u16,
+    nvmf_port: Port,
+    agent_port: Port,
     generation: u64,
 }
 
@@ -72,7 +70,8 @@ impl Node {
             agent: None,
             client: None,
             target,
-            nvmf_port: free_port(),
+            nvmf_port: Port::reserve().unwrap(),
+            agent_port: Port::reserve().unwrap(),
             generation: 10,
         };
         node.start_dataplane();
@@ -103,10 +102,10 @@ impl Node {
     }
 
     async fn start_agent(&mut self) {
-        let address = format!("127.0.0.1:{}", free_port());
+        let address = self.agent_port.address();
         let listener = format!(
             r#"{{"trtype":"tcp","traddr":"127.0.0.1","adrfam":"ipv4","trsvcid":"{}"}}"#,
-            self.nvmf_port
+            self.nvmf_port.number()
         );
         let args = Args::parse_from([
             "vda_dn_agent",
@@ -146,7 +145,7 @@ impl Node {
             trtype: "tcp".into(),
             adrfam: "ipv4".into(),
             traddr: "127.0.0.1".into(),
-            trsvcid: self.nvmf_port.to_string(),
+            trsvcid: self.nvmf_port.number().to_string(),
         };
         DnSyncRequest {
             generation: self.generation,

@@ -13,10 +13,10 @@ use serde_json::Value;
 use tempfile::TempDir;
 use tokio::net::{TcpStream, UnixStream};
 use tonic::transport::{Channel, Endpoint};
+use vda_ports::Port;
 use vda_proto::v1::{GetClusterSummaryRequest, portal_client::PortalClient};
 
 use crate::{
-    ports::Port,
     process::{Process, tail},
     ready::eventually,
     reaper::Reaper,
@@ -126,7 +126,7 @@ impl Layout {
         Ok(Self {
             etcd: Port::reserve()?,
             etcd_peer: Port::reserve()?,
-            portals: (0..builder.portals).map(|_| Port::reserve()).collect::<anyhow::Result<_>>()?,
+            portals: (0..builder.portals).map(|_| Port::reserve()).collect::<Result<_, _>>()?,
             monitors: builder.monitors,
             dns: nodes(builder.dns)?,
             cns: nodes(builder.cns)?,

@@ -6,7 +6,6 @@ mod binaries;
 mod cluster;
 mod host;
 pub mod linux_host;
-mod ports;
 mod process;
 mod ready;
 mod reaper;

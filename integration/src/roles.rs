@@ -55,14 +55,14 @@ pub(crate) fn spec(role: Role, layout: &Layout) -> anyhow::Result<Spec> {
             let node = &layout.dns[n];
             (
                 binaries::of_workspace("vda_dn_agent")?,
-                agent(layout, role, &node.agent.address(), node.nvmf.number),
+                agent(layout, role, &node.agent.address(), node.nvmf.number()),
             )
         }
         Role::CnAgent(n) => {
             let node = &layout.cns[n];
             (
                 binaries::of_workspace("vda_cn_agent")?,
-                agent(layout, role, &node.agent.address(), node.nvmf.number),
+                agent(layout, role, &node.agent.address(), node.nvmf.number()),
             )
         }
     };
@@ -109,7 +109,7 @@ fn portal(layout: &Layout, n: usize) -> Vec<OsString> {
 
 /// The target of a node: it waits for its agent.
 fn target(layout: &Layout, socket: PathBuf, nth: usize) -> anyhow::Result<(PathBuf, Vec<OsString>)> {
-    let (program, mut args) = data_plane(&socket, nth, &format!("vda-{}-{nth}", layout.etcd.number))?;
+    let (program, mut args) = data_plane(&socket, nth, &format!("vda-{}-{nth}", layout.etcd.number()))?;
     args.push("--wait-for-rpc".into());
     Ok((program, args))
 }

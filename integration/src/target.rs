@@ -12,10 +12,10 @@ use anyhow::Context as _;
 use serde_json::Value;
 use tempfile::TempDir;
 use tokio::net::UnixStream;
+use vda_ports::Port;
 
 use crate::{
     binaries,
-    ports::Port,
     process::{Process, Spec, tail},
     ready::eventually,
     reaper::Reaper,
@@ -95,7 +95,7 @@ impl Target {
 
     /// The port that is its own, on 127.0.0.1.
     pub fn port(&self) -> u16 {
-        self.port.number
+        self.port.number()
     }
 
     /// Its process id.
@@ -119,7 +119,7 @@ fn command(make: Make, core: usize, socket: &Path, port: &Port) -> anyhow::Resul
         Make::Spdk => {
             let program = binaries::spdk_tgt().context("VDA_SPDK_TGT is not set")?;
             let mask = format!("0x{:x}", 1_u64 << core.min(63));
-            let prefix = format!("--file-prefix=vda-bench-{}", port.number);
+            let prefix = format!("--file-prefix=vda-bench-{}", port.number());
             let memory = ["--no-huge", "-s", "2048", "--no-pci", "--iova-mode=va"];
             let place = ["-r", &socket, "-m", &mask, "--disable-cpumask-locks", "--env-context", &prefix];
             Ok((program, words(&[&memory[..], &place[..]].concat())))

@@ -10,6 +10,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("vda-spdk", &[]),
     ("vda-nvme", &[]),
     ("vda-telemetry", &[]),
+    ("vda-ports", &[]),
     ("vda-model", &["vda-proto"]),
     ("vda-store", &["vda-model", "vda-proto"]),
     ("vda-reconcile", &["vda-model", "vda-proto", "vda-spdk"]),

@@ -1,10 +1,11 @@
 //! Placeholders, and the comparison of an answer with what was recorded.
 
 use std::collections::BTreeMap;
-use std::net::TcpListener;
 use std::path::Path;
+use std::rc::Rc;
 
 use serde_json::{Map, Value};
+use vda_ports::Port;
 
 /// What placeholders stand for.
 ///
@@ -13,7 +14,7 @@ use serde_json::{Map, Value};
 #[derive(Clone)]
 pub(crate) struct Bindings {
     dir: String,
-    ports: BTreeMap<String, u16>,
+    ports: BTreeMap<String, Rc<Port>>,
     uuids: BTreeMap<String, String>,
 }
 
@@ -58,7 +59,10 @@ impl Bindings {
     fn lookup(&mut self, name: &str) -> String {
         match name.split_once(':') {
             None if name == "dir" => self.dir.clone(),
-            Some(("port", port)) => self.ports.entry(port.to_owned()).or_insert_with(free_port).to_string(),
+            Some(("port", port)) => {
+                let reserve = || Rc::new(Port::reserve().unwrap());
+                self.ports.entry(port.to_owned()).or_insert_with(reserve).number().to_string()
+            }
             Some(("uuid", uuid)) => self
                 .uuids
                 .get(uuid)
@@ -162,9 +166,4 @@ impl Bindings {
 fn unbound_uuid<'a>(text: &'a str, bound: &BTreeMap<String, String>) -> Option<&'a str> {
     let name = text.strip_prefix("${uuid:")?.strip_suffix('}')?;
     (!bound.contains_key(name)).then_some(name)
-}
-
-/// A port that was free a moment ago. SPDK takes no port 0.
-fn free_port() -> u16 {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
 }

@@ -1,8 +1,6 @@
 //! A portal to test, and what monitors and agents would do.
 
 use std::{
-    net::TcpListener as StdListener,
-    path::Path,
     process::{Child, Command, Stdio},
     sync::Arc,
     time::Duration,
@@ -19,6 +17,7 @@ use vda_model::{
     view::plain,
 };
 use vda_portal::{Portal, serve};
+use vda_ports::Port;
 use vda_proto::v1::{self, portal_client::PortalClient};
 use vda_store::{Abort, EtcdConfig, EtcdKv, Kv, MemKv, Store, Tx};
 use vda_telemetry::Shutdown;
@@ -29,19 +28,21 @@ pub(crate) const GIB: u64 = 1 << 30;
 /// An etcd of the test's own.
 pub(crate) struct Etcd {
     child: Child,
+    site: Site,
+}
+
+/// Where an etcd is to run: its ports, and its data.
+pub(crate) struct Site {
+    pub(crate) client: Port,
+    peer: Port,
     data: tempfile::TempDir,
-    client_port: u16,
-    peer_port: u16,
 }
 
-pub(crate) fn free_port() -> u16 {
-    StdListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
-}
-
-fn start_etcd(data: &Path, client_port: u16, peer_port: u16) -> Child {
-    let (client, peer) = (format!("http://127.0.0.1:{client_port}"), format!("http://127.0.0.1:{peer_port}"));
+fn start_etcd(site: &Site) -> Child {
+    let (client, peer) =
+        (format!("http://{}", site.client.address()), format!("http://{}", site.peer.address()));
     let mut command = Command::new("etcd");
-    command.arg("--data-dir").arg(data).args([
+    command.arg("--data-dir").arg(site.data.path().join("etcd")).args([
         "--listen-client-urls",
         &client,
         "--advertise-client-urls",
@@ -57,14 +58,17 @@ fn start_etcd(data: &Path, client_port: u16, peer_port: u16) -> Child {
 }
 
 impl Etcd {
-    /// Its ports and data directory, not running yet.
-    pub(crate) fn reserve() -> (u16, u16, tempfile::TempDir) {
-        (free_port(), free_port(), tempfile::tempdir().unwrap())
+    /// A place for one that is not running yet.
+    pub(crate) fn reserve() -> Site {
+        Site {
+            client: Port::reserve().unwrap(),
+            peer: Port::reserve().unwrap(),
+            data: tempfile::tempdir().unwrap(),
+        }
     }
 
-    pub(crate) fn start(client_port: u16, peer_port: u16, data: tempfile::TempDir) -> Self {
-        let child = start_etcd(&data.path().join("etcd"), client_port, peer_port);
-        Self { child, data, client_port, peer_port }
+    pub(crate) fn start(site: Site) -> Self {
+        Self { child: start_etcd(&site), site }
     }
 
     pub(crate) fn kill(&mut self) {
@@ -73,7 +77,7 @@ impl Etcd {
     }
 
     pub(crate) fn restart(&mut self) {
-        self.child = start_etcd(&self.data.path().join("etcd"), self.client_port, self.peer_port);
+        self.child = start_etcd(&self.site);
     }
 }
 
@@ -106,17 +110,17 @@ impl Bed {
     }
 
     pub(crate) async fn on_etcd() -> Self {
-        let (client_port, peer_port, data) = Etcd::reserve();
-        let etcd = Etcd::start(client_port, peer_port, data);
-        let mut bed = Self::at_port(client_port).await;
+        let site = Etcd::reserve();
+        let mut bed = Self::with_etcd_at(&site.client.address()).await;
+        let etcd = Etcd::start(site);
         bed.etcd = Some(etcd);
         bed.until_it_answers().await;
         bed
     }
 
-    /// With an etcd at this port, whether it runs or not.
-    pub(crate) async fn at_port(client_port: u16) -> Self {
-        Self::over(Arc::new(EtcdKv::new(EtcdConfig::new(&format!("127.0.0.1:{client_port}"))))).await
+    /// With an etcd at this address, whether it runs or not.
+    pub(crate) async fn with_etcd_at(address: &str) -> Self {
+        Self::over(Arc::new(EtcdKv::new(EtcdConfig::new(address)))).await
     }
 
     pub(crate) async fn over(kv: Arc<dyn Kv>) -> Self {

@@ -27,15 +27,15 @@ async fn until(bed: &Bed, wanted: ServingStatus) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn etcd_comes_up_after_the_portal() {
-    let (client_port, peer_port, data) = Etcd::reserve();
-    let bed = Bed::at_port(client_port).await;
+    let site = Etcd::reserve();
+    let bed = Bed::with_etcd_at(&site.client.address()).await;
     let refused = bed.client().list_da(v1::ListDaRequest::default()).await.unwrap_err();
     assert_eq!(refused.code(), Code::Unavailable);
     assert!(refused.message().starts_with("etcd does not answer"), "{refused:?}");
     let refused = bed.add_dn("dn0:9720", "").await.unwrap_err();
     assert_eq!(refused.code(), Code::Unavailable, "{refused:?}");
     assert_eq!(health(&bed).await, ServingStatus::NotServing);
-    let _etcd = Etcd::start(client_port, peer_port, data);
+    let _etcd = Etcd::start(site);
     until(&bed, ServingStatus::Serving).await;
     bed.cluster(1, GIB).await;
     bed.create_da(da("da0", 64 * MIB, 1)).await.unwrap();

@@ -7,9 +7,10 @@ use std::{
 
 use futures::{StreamExt, stream};
 use tonic::transport::Channel;
+use vda_ports::Port;
 use vda_proto::v1::{self, portal_client::PortalClient};
 
-use crate::bed::{Bed, Etcd, GIB, MIB, da, free_port};
+use crate::bed::{Bed, Etcd, GIB, MIB, da};
 
 /// What a portal may take with thousands of arrays, its code not counted: that of a debug build is several times a release's.
 const MAX_MIB: u64 = 18;
@@ -17,6 +18,7 @@ const ARRAYS: usize = 2000;
 
 struct Process {
     child: Child,
+    _port: Port,
     client: PortalClient<Channel>,
 }
 
@@ -28,15 +30,15 @@ impl Drop for Process {
 }
 
 impl Process {
-    async fn start(etcd_port: u16) -> Self {
-        let port = free_port();
+    async fn start(etcd: &str) -> Self {
+        let port = Port::reserve().unwrap();
         let child = Command::new(env!("CARGO_BIN_EXE_vda_portal"))
-            .args(["--portal-address", &format!("127.0.0.1:{port}")])
-            .args(["--etcd-endpoints", &format!("127.0.0.1:{etcd_port}"), "--log-level", "warn"])
+            .args(["--portal-address", &port.address()])
+            .args(["--etcd-endpoints", etcd, "--log-level", "warn"])
             .stderr(Stdio::null())
             .spawn()
             .unwrap();
-        let endpoint = Channel::from_shared(format!("http://127.0.0.1:{port}")).unwrap();
+        let endpoint = Channel::from_shared(format!("http://{}", port.address())).unwrap();
         let connected = async {
             loop {
                 match endpoint.connect().await {
@@ -46,7 +48,7 @@ impl Process {
             }
         };
         let channel = tokio::time::timeout(Duration::from_secs(20), connected).await.expect("it listens");
-        Self { child, client: PortalClient::new(channel) }
+        Self { child, _port: port, client: PortalClient::new(channel) }
     }
 
     /// Resident memory in MiB: `RssAnon` its own, `RssFile` its code.
@@ -59,12 +61,13 @@ impl Process {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn thousands_of_arrays_take_little_memory() {
-    let (client_port, peer_port, data) = Etcd::reserve();
-    let _etcd = Etcd::start(client_port, peer_port, data);
-    let bed = Bed::at_port(client_port).await;
+    let site = Etcd::reserve();
+    let address = site.client.address();
+    let _etcd = Etcd::start(site);
+    let bed = Bed::with_etcd_at(&address).await;
     bed.until_it_answers().await;
     bed.cluster(8, 64 * GIB).await;
-    let portal = Process::start(client_port).await;
+    let portal = Process::start(&address).await;
     let started = Instant::now();
     let creates = stream::iter(0..ARRAYS).map(|n| {
         let mut client = portal.client.clone();
