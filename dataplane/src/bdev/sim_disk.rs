@@ -41,6 +41,20 @@ pub(crate) struct SimDisk {
     /// Operations until the power goes.
     budget: Cell<u64>,
     failing: Cell<Option<IoError>>,
+    faults: Cell<Faults>,
+    /// Turns of the reactor that an operation takes at most.
+    turns: Cell<u32>,
+    /// Writes, write-zeroes and unmaps begun.
+    changes: Cell<u64>,
+    /// Deallocated sectors read as anything.
+    scrambles: Cell<bool>,
+}
+
+/// How likely operations are to fail. A change that failed may have been made all the same.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Faults {
+    pub(crate) reads: f64,
+    pub(crate) changes: f64,
 }
 
 /// The bdev on a [`SimDisk`].
@@ -57,7 +71,47 @@ impl SimDisk {
             next_write: Cell::new(0),
             budget: Cell::new(u64::MAX),
             failing: Cell::new(None),
+            faults: Cell::default(),
+            turns: Cell::new(4),
+            changes: Cell::new(0),
+            scrambles: Cell::new(false),
         })
+    }
+
+    /// Something is on it, none of it ours.
+    pub(crate) fn fill_with_garbage(&self) {
+        let mut rng = self.rng.borrow_mut();
+        let mut sectors = self.sectors.borrow_mut();
+        for at in 0..self.first_sector(self.num_blocks.get()) {
+            let mut sector = [0; SECTOR];
+            rng.fill(&mut sector[..]);
+            sectors.insert(at, Versions { durable: Some(Rc::new(sector)), volatile: Vec::new() });
+        }
+    }
+
+    /// It gets bigger; who registered its bdev tells the holders.
+    pub(crate) fn grow(&self, num_blocks: u64) {
+        self.num_blocks.set(self.num_blocks.get().max(num_blocks));
+    }
+
+    /// Operations fail with `EIO` now and then.
+    pub(crate) fn set_faults(&self, faults: Faults) {
+        self.faults.set(faults);
+    }
+
+    /// How many turns of the reactor an operation may take.
+    pub(crate) fn set_turns(&self, turns: u32) {
+        self.turns.set(turns);
+    }
+
+    /// From now on deallocated sectors read as anything.
+    pub(crate) fn scramble_deallocated(&self) {
+        self.scrambles.set(true);
+    }
+
+    /// Writes, write-zeroes and unmaps that were begun so far.
+    pub(crate) fn changes(&self) -> u64 {
+        self.changes.get()
     }
 
     /// The power goes after that many operations: nothing completes any more.
@@ -130,7 +184,7 @@ impl SimDisk {
             std::future::pending::<()>().await;
         }
         self.budget.set(left - u64::from(left != u64::MAX));
-        let turns = self.rng.borrow_mut().random_range(0..4);
+        let turns = self.rng.borrow_mut().random_range(0..self.turns.get());
         for _ in 0..turns {
             tokio::task::yield_now().await;
         }
@@ -140,7 +194,14 @@ impl SimDisk {
         self.failing.get().map_or(Ok(()), Err)
     }
 
+    /// Whether a fault hits.
+    fn faulty(&self, likely: f64) -> Result<(), IoError> {
+        let hit = likely > 0.0 && self.rng.borrow_mut().random_bool(likely);
+        if hit { Err(IoError::Os { errno: libc::EIO }) } else { Ok(()) }
+    }
+
     async fn store(self: Rc<Self>, lba: u64, data: Bytes, fua: bool) -> Result<(), IoError> {
+        self.changes.set(self.changes.get() + 1);
         if self.is_off() {
             std::future::pending::<()>().await;
         }
@@ -154,12 +215,14 @@ impl SimDisk {
             sectors.entry(first + n as u64).or_default().volatile.push((id, Rc::new(sector), false));
         }
         let result = self.operate().await;
+        let fault = self.faulty(self.faults.get().changes);
+        let landed = result.is_ok() && (fault.is_ok() || self.rng.borrow_mut().random_bool(0.5));
         for at in first..first + (data.len() / SECTOR) as u64 {
             let mut sectors = self.sectors.borrow_mut();
             let Some(versions) = sectors.get_mut(&at) else { continue };
             let Some(n) = versions.volatile.iter().position(|v| v.0 == id) else { continue };
             let (_, sector, _) = versions.volatile.remove(n);
-            match (result.is_ok(), fua) {
+            match (landed, fua && fault.is_ok()) {
                 (true, true) => {
                     versions.volatile.retain(|v| !v.2);
                     versions.durable = Some(sector);
@@ -172,7 +235,17 @@ impl SimDisk {
                 (false, _) => {}
             }
         }
-        result
+        result.and(fault)
+    }
+
+    /// What deallocated blocks read as.
+    async fn deallocate(self: Rc<Self>, lba: u64, blocks: u64) -> Result<(), IoError> {
+        if !self.scrambles.get() {
+            return self.operate().await;
+        }
+        let mut anything = BytesMut::zeroed(blocks as usize * self.block_size as usize);
+        self.rng.borrow_mut().fill(&mut anything[..]);
+        self.store(lba, anything.freeze(), false).await
     }
 
     async fn sync(self: Rc<Self>) -> Result<(), IoError> {
@@ -222,6 +295,7 @@ impl Bdev for SimBdev {
         let disk = Rc::clone(&self.0);
         Box::pin(async move {
             disk.operate().await?;
+            disk.faulty(disk.faults.get().reads)?;
             let blocks = buf.len() as u64 / u64::from(disk.block_size);
             buf.copy_from_slice(&disk.contents(lba, blocks));
             Ok(buf)
@@ -233,9 +307,8 @@ impl Bdev for SimBdev {
     fn flush(&self) -> IoFuture<()> {
         Box::pin(Rc::clone(&self.0).sync())
     }
-    fn unmap(&self, _lba: u64, _blocks: u64) -> IoFuture<()> {
-        let disk = Rc::clone(&self.0);
-        Box::pin(async move { disk.operate().await })
+    fn unmap(&self, lba: u64, blocks: u64) -> IoFuture<()> {
+        Box::pin(Rc::clone(&self.0).deallocate(lba, blocks))
     }
     fn write_zeroes(&self, lba: u64, blocks: u64, fua: bool) -> IoFuture<()> {
         let len = blocks as usize * self.0.block_size as usize;

@@ -7,7 +7,6 @@ use serde_json::{Value, json};
 use uuid::Uuid;
 use vda_spdk::RaidLevel;
 
-use super::mirror::Change;
 use super::{MODULE, Raid};
 use crate::bdev::{Bdev, IoFuture, IoType};
 
@@ -17,10 +16,6 @@ pub(super) struct RaidBdev(pub(super) Rc<Raid>);
 impl RaidBdev {
     fn is_mirror(&self) -> bool {
         self.0.level == RaidLevel::Raid1
-    }
-
-    fn change(&self, lba: u64, blocks: u64, change: Change) -> IoFuture<()> {
-        Box::pin(Rc::clone(&self.0).mirror_change(lba, blocks, change))
     }
 }
 
@@ -43,13 +38,8 @@ impl Bdev for RaidBdev {
     fn supports(&self, io: IoType) -> bool {
         let all = |t| self.0.members().iter().all(|m| m.desc.supports(t));
         match io {
-            IoType::Read
-            | IoType::Write
-            | IoType::Flush
-            | IoType::Unmap
-            | IoType::Reset
-            | IoType::Compare => true,
-            IoType::WriteZeroes => all(io),
+            IoType::Read | IoType::Write | IoType::Flush | IoType::Reset | IoType::Compare => true,
+            IoType::Unmap | IoType::WriteZeroes => all(io),
             IoType::CompareAndWrite | IoType::Abort => false,
         }
     }
@@ -67,8 +57,7 @@ impl Bdev for RaidBdev {
     }
     fn write(&self, lba: u64, data: Bytes, fua: bool) -> IoFuture<()> {
         if self.is_mirror() {
-            let blocks = data.len() as u64 / u64::from(self.block_size());
-            return self.change(lba, blocks, Change::Write { data, fua });
+            return Box::pin(Rc::clone(&self.0).mirror_write(lba, data, fua));
         }
         self.0.striped_write(lba, data, fua)
     }
@@ -80,13 +69,13 @@ impl Bdev for RaidBdev {
     }
     fn unmap(&self, lba: u64, blocks: u64) -> IoFuture<()> {
         if self.is_mirror() {
-            return self.change(lba, blocks, Change::Unmap { blocks });
+            return Box::pin(Rc::clone(&self.0).mirror_unmap(lba, blocks));
         }
         self.0.striped_unmap(lba, blocks)
     }
     fn write_zeroes(&self, lba: u64, blocks: u64, fua: bool) -> IoFuture<()> {
         if self.is_mirror() {
-            return self.change(lba, blocks, Change::Zero { blocks, fua });
+            return Box::pin(Rc::clone(&self.0).mirror_zero(lba, blocks, fua));
         }
         self.0.striped_zero(lba, blocks, fua)
     }

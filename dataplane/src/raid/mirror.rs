@@ -3,36 +3,17 @@
 use std::rc::Rc;
 
 use bytes::{Bytes, BytesMut};
-use futures::future::join_all;
+use futures::future::{join, join_all};
 
-use super::{Member, OnMember, Raid};
-use crate::bdev::{IoError, IoFuture, IoType};
+use super::{Member, Members, OnMember, Raid, has};
+use crate::bdev::{IoError, IoType};
 
-/// What changes data.
-#[derive(Clone)]
-pub(super) enum Change {
-    Write { data: Bytes, fua: bool },
-    Unmap { blocks: u64 },
-    Zero { blocks: u64, fua: bool },
-}
-
-impl Change {
-    fn submit(&self, member: &Rc<Member>, lba: u64) -> IoFuture<()> {
-        let on = OnMember::begin(member);
-        let desc = &member.desc;
-        let io: IoFuture<()> = match self {
-            Self::Write { data, fua } => Box::pin(desc.write(lba, data.clone(), *fua)),
-            Self::Unmap { blocks } if desc.supports(IoType::Unmap) => Box::pin(desc.unmap(lba, *blocks)),
-            // Deallocation is a hint.
-            Self::Unmap { .. } => Box::pin(std::future::ready(Ok(()))),
-            Self::Zero { blocks, fua } => Box::pin(desc.write_zeroes(lba, *blocks, *fua)),
-        };
-        Box::pin(async move {
-            let result = io.await;
-            drop(on);
-            result
-        })
-    }
+/// Does an I/O on a member and counts it there meanwhile.
+async fn on<T>(member: &Rc<Member>, io: impl Future<Output = T>) -> T {
+    let on = OnMember::begin(member);
+    let result = io.await;
+    drop(on);
+    result
 }
 
 impl Raid {
@@ -46,10 +27,7 @@ impl Raid {
                 return Err(failed.first().map_or(IoError::Removed, |(_, e)| *e));
             };
             let buf = next.take().unwrap_or_else(|| BytesMut::zeroed(len));
-            let on = OnMember::begin(&member);
-            let result = member.desc.read(lba, buf).await;
-            drop(on);
-            match result {
+            match on(&member, member.desc.read(lba, buf)).await {
                 Ok(buf) => {
                     for (member, e) in &failed {
                         self.fail(member, *e);
@@ -64,55 +42,108 @@ impl Raid {
 
     /// The member in sync with the least to do, taking turns among equals.
     fn pick(&self, failed: &[(Rc<Member>, IoError)]) -> Option<Rc<Member>> {
-        let slots = self.slots.borrow();
+        let members = self.members.borrow();
         let turn = self.turn.get();
         self.turn.set(turn.wrapping_add(1));
-        let n = slots.len();
-        (0..n)
-            .filter_map(|i| slots[(turn % n + i) % n].member.as_ref())
+        let (late, early) = members.split_at(turn % members.len().max(1));
+        early
+            .iter()
+            .chain(late)
             .filter(|m| m.in_sync.get() && !failed.iter().any(|(f, _)| Rc::ptr_eq(f, m)))
             .min_by_key(|m| m.inflight.get())
             .cloned()
     }
 
-    /// Makes a change on all members. It is acknowledged when those that stay members have it.
-    pub(super) async fn mirror_change(
+    /// Writes to all members. Acknowledged when those that stay members have it.
+    pub(super) async fn mirror_write(
         self: Rc<Self>,
         lba: u64,
-        blocks: u64,
-        change: Change,
+        data: Bytes,
+        fua: bool,
     ) -> Result<(), IoError> {
-        let _entered = self.writes.write(lba, lba + blocks).await;
-        let members = self.members();
-        let ios: Vec<_> = members.iter().map(|m| change.submit(m, lba)).collect();
-        let results = join_all(ios).await;
-        self.settle(&members, &results)
+        let blocks = data.len() as u64 / u64::from(self.block_size.get());
+        let locked = self.changes.lock(lba, lba + blocks).await;
+        let result = self.on_all(|m| m.desc.write(lba, data.clone(), fua)).await;
+        drop(locked);
+        result
+    }
+
+    /// Makes blocks zero on all members.
+    pub(super) async fn mirror_zero(self: Rc<Self>, lba: u64, blocks: u64, fua: bool) -> Result<(), IoError> {
+        let locked = self.changes.lock(lba, lba + blocks).await;
+        let result = self.on_all(|m| m.desc.write_zeroes(lba, blocks, fua)).await;
+        drop(locked);
+        result
+    }
+
+    /// Deallocates blocks on all members. What a member reads there afterwards is its own affair, but all members have to read the
+    /// same: so they are made zero, which costs nothing where they were given back.
+    pub(super) async fn mirror_unmap(self: Rc<Self>, lba: u64, blocks: u64) -> Result<(), IoError> {
+        let locked = self.changes.lock(lba, lba + blocks).await;
+        // Deallocation is a hint: all members take it, or none.
+        let result = if self.members.borrow().iter().all(|m| m.desc.supports(IoType::Unmap)) {
+            match self.on_all(|m| m.desc.unmap(lba, blocks)).await {
+                Ok(()) => self.on_all(|m| m.desc.write_zeroes(lba, blocks, false)).await,
+                Err(e) => Err(e),
+            }
+        } else {
+            Ok(())
+        };
+        drop(locked);
+        result
     }
 
     /// Makes durable on all members what was acknowledged.
     pub(super) async fn mirror_flush(self: Rc<Self>) -> Result<(), IoError> {
-        let members = self.members();
-        let flushes = members.iter().map(|member| {
-            let (on, flush) = (OnMember::begin(member), member.desc.flush());
-            async move {
-                let result = flush.await;
-                drop(on);
-                result
+        loop {
+            let members = self.members();
+            let result = self.on_each(&members, |m| m.desc.flush()).await;
+            // All who flushed have been replaced meanwhile: then those who are in sync now have to.
+            let replaced = || self.members().iter().any(|m| m.in_sync.get() && !has(&members, m));
+            match result {
+                Err(IoError::Removed) if replaced() => {}
+                result => return result,
             }
-        });
-        let results = join_all(flushes).await;
-        self.settle(&members, &results)
+        }
+    }
+
+    /// Does the same on all who are members now, and waits for all of them.
+    async fn on_all<F>(self: &Rc<Self>, io: impl Fn(&Member) -> F) -> Result<(), IoError>
+    where
+        F: Future<Output = Result<(), IoError>>,
+    {
+        self.on_each(&self.members(), io).await
+    }
+
+    async fn on_each<F>(self: &Rc<Self>, members: &Members, io: impl Fn(&Member) -> F) -> Result<(), IoError>
+    where
+        F: Future<Output = Result<(), IoError>>,
+    {
+        match &**members {
+            // What is nearly always so, without allocation.
+            [one] => {
+                let result = on(one, io(one)).await;
+                self.settle(members, &[result])
+            }
+            [one, two] => {
+                let (first, second) = join(on(one, io(one)), on(two, io(two))).await;
+                self.settle(members, &[first, second])
+            }
+            _ => {
+                let results = join_all(members.iter().map(|m| on(m, io(m)))).await;
+                self.settle(members, &results)
+            }
+        }
     }
 
     /// Decides what an operation on several members means: who failed where another succeeded is no member any more, before
     /// anybody is told of the success.
-    fn settle(
-        self: &Rc<Self>,
-        members: &[Rc<Member>],
-        results: &[Result<(), IoError>],
-    ) -> Result<(), IoError> {
-        let current = |m: &Rc<Member>| self.has(m);
-        let outcome = || members.iter().zip(results).filter(|(m, _)| current(m));
+    fn settle(self: &Rc<Self>, members: &Members, results: &[Result<(), IoError>]) -> Result<(), IoError> {
+        let unchanged = Rc::ptr_eq(members, &self.members.borrow());
+        if unchanged && !members.is_empty() && results.iter().all(Result::is_ok) {
+            return Ok(());
+        }
+        let outcome = || members.iter().zip(results).filter(|(m, _)| self.has(m));
         if outcome().any(|(m, r)| m.in_sync.get() && r.is_ok()) {
             for (member, result) in members.iter().zip(results) {
                 if let Err(e) = result {
@@ -130,9 +161,10 @@ impl Raid {
         let in_sync = || errors.iter().filter(|(m, _)| m.in_sync.get());
         let keep = in_sync().find(|(_, e)| *e != IoError::Removed).or_else(|| in_sync().next());
         let keep = keep.map(|(m, _)| Rc::clone(m));
-        for (member, _) in outcome() {
-            if keep.as_ref().is_none_or(|k| !Rc::ptr_eq(k, member)) {
-                self.fail(member, error);
+        let others: Vec<_> = outcome().map(|(m, _)| Rc::clone(m)).collect();
+        for member in others {
+            if keep.as_ref().is_none_or(|k| !Rc::ptr_eq(k, &member)) {
+                self.fail(&member, error);
             }
         }
         Err(error)
@@ -140,7 +172,7 @@ impl Raid {
 
     /// Drops a member for an I/O error, unless it is the last one in sync.
     pub(super) fn fail(self: &Rc<Self>, member: &Rc<Member>, error: IoError) {
-        let others = self.members().iter().any(|m| m.in_sync.get() && !Rc::ptr_eq(m, member));
+        let others = self.members.borrow().iter().any(|m| m.in_sync.get() && !Rc::ptr_eq(m, member));
         if !others || !self.detach(member) {
             return;
         }

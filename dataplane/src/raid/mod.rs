@@ -47,7 +47,18 @@ struct Member {
     /// Holds what the raid holds; false while it is being rebuilt. Reads only go to members in sync.
     in_sync: Cell<bool>,
     inflight: Cell<u32>,
+    /// Somebody waits for `idle`.
+    awaited: Cell<bool>,
     idle: Notify,
+    /// It is no member any more.
+    left: Notify,
+}
+
+/// Members in the order of their slots.
+type Members = Rc<[Rc<Member>]>;
+
+fn has(members: &[Rc<Member>], member: &Rc<Member>) -> bool {
+    members.iter().any(|m| Rc::ptr_eq(m, member))
 }
 
 /// Counts an I/O on a member, so that its removal can wait for the end of it.
@@ -63,7 +74,7 @@ impl OnMember {
 impl Drop for OnMember {
     fn drop(&mut self) {
         self.0.inflight.set(self.0.inflight.get() - 1);
-        if self.0.inflight.get() == 0 {
+        if self.0.inflight.get() == 0 && self.0.awaited.get() {
             self.0.idle.notify_waiters();
         }
     }
@@ -71,10 +82,19 @@ impl Drop for OnMember {
 
 impl Member {
     fn new(desc: Descriptor, in_sync: bool) -> Rc<Self> {
-        Rc::new(Self { desc, in_sync: Cell::new(in_sync), inflight: Cell::new(0), idle: Notify::new() })
+        Rc::new(Self {
+            desc,
+            in_sync: Cell::new(in_sync),
+            inflight: Cell::new(0),
+            awaited: Cell::new(false),
+            idle: Notify::new(),
+            left: Notify::new(),
+        })
     }
 
+    /// Waits for the end of the I/O on it, and of its rebuild.
     async fn drained(&self) {
+        self.awaited.set(true);
         loop {
             let idle = self.idle.notified();
             if self.inflight.get() == 0 {
@@ -90,6 +110,8 @@ impl Member {
 struct Slot {
     /// What is, or is to come, in it.
     name: Option<String>,
+    /// Of its bdev. A slot that is emptied before the raid is online waits for the same bdev.
+    uuid: Uuid,
     member: Option<Rc<Member>>,
     /// Blocks of it that the raid uses.
     data_size: u64,
@@ -114,8 +136,11 @@ struct Raid {
     num_blocks: Cell<u64>,
     state: Cell<RaidState>,
     slots: RefCell<Vec<Slot>>,
+    /// Those in `slots`; another list whenever one comes or goes.
+    members: RefCell<Members>,
     registration: RefCell<Option<Registration>>,
-    writes: Rc<RangeLock>,
+    /// Changes under way, of hosts and of a rebuild.
+    changes: Rc<RangeLock>,
     process: RefCell<Option<Process>>,
     /// Where the next read of equals goes.
     turn: Cell<usize>,
@@ -123,13 +148,18 @@ struct Raid {
 }
 
 impl Raid {
-    /// The members, in the order of their slots.
-    fn members(&self) -> Vec<Rc<Member>> {
-        self.slots.borrow().iter().filter_map(|s| s.member.clone()).collect()
+    fn members(&self) -> Members {
+        Rc::clone(&self.members.borrow())
     }
 
     fn has(&self, member: &Rc<Member>) -> bool {
-        self.slots.borrow().iter().any(|s| s.member.as_ref().is_some_and(|m| Rc::ptr_eq(m, member)))
+        has(&self.members.borrow(), member)
+    }
+
+    /// Takes over what has changed in the slots.
+    fn slots_changed(&self) {
+        let members = self.slots.borrow().iter().filter_map(|s| s.member.clone()).collect();
+        self.members.replace(members);
     }
 
     /// Empties the slot of a member; `false` if it has none any more.
@@ -139,11 +169,16 @@ impl Raid {
         let Some(slot) = slot else { return false };
         slot.member = None;
         slot.name = None;
+        if self.state.get() != RaidState::Configuring {
+            slot.uuid = Uuid::nil();
+        }
         drop(slots);
+        self.slots_changed();
         let is_target = self.process.borrow().as_ref().is_some_and(|p| Rc::ptr_eq(&p.target, member));
         if is_target {
             self.process.replace(None);
         }
+        member.left.notify_waiters();
         true
     }
 
@@ -154,7 +189,7 @@ impl Raid {
         let online = self.state.get() == RaidState::Online;
         let list = slots.iter().map(|s| RaidBaseBdev {
             name: s.name.clone(),
-            uuid: s.member.as_ref().map_or(Uuid::nil(), |m| m.desc.uuid()),
+            uuid: s.uuid,
             is_configured: s.member.is_some(),
             data_offset: 0,
             data_size: s.data_size,
@@ -183,3 +218,9 @@ impl Raid {
         }
     }
 }
+
+#[cfg(test)]
+#[path = "oracle_tests.rs"]
+mod oracle;
+#[cfg(test)]
+mod oracle_model;

@@ -103,7 +103,7 @@ impl RaidModule {
         self.options.get()
     }
 
-    fn find(&self, name: &str) -> Result<Rc<Raid>, RaidError> {
+    pub(super) fn find(&self, name: &str) -> Result<Rc<Raid>, RaidError> {
         let found = self.raids.borrow().iter().find(|r| r.name == name).cloned();
         found.ok_or_else(|| RaidError::NotFound { name: name.to_owned() })
     }
@@ -127,7 +127,8 @@ impl RaidModule {
             state: Cell::new(RaidState::Configuring),
             slots: RefCell::new(params.base_bdevs.iter().map(slot).collect()),
             registration: RefCell::new(None),
-            writes: Rc::default(),
+            members: RefCell::new(Rc::new([])),
+            changes: Rc::default(),
             process: RefCell::new(None),
             turn: Cell::new(0),
             module: Rc::downgrade(self),
@@ -192,8 +193,10 @@ impl RaidModule {
             return Err(RaidError::Rebuilding { name: raid.name.clone() });
         }
         let online = raid.state.get() == RaidState::Online;
+        let uuid = self.registry.info(base).map_or(Uuid::nil(), |info| info.uuid);
         let slot = raid.slots.borrow().iter().position(|s| {
-            s.member.is_none() && (online && s.name.is_none() || s.name.as_deref() == Some(base))
+            let free = s.member.is_none() && s.name.is_none();
+            free && (online || s.uuid == uuid) || s.member.is_none() && s.name.as_deref() == Some(base)
         });
         let slot = slot.ok_or_else(|| RaidError::Full { name: raid.name.clone() })?;
         let (member, events) = self.open(&raid, base, !online)?;
@@ -222,8 +225,9 @@ impl RaidModule {
         let found = {
             let raids = self.raids.borrow();
             raids.iter().find_map(|raid| {
-                let member = raid.members().into_iter().find(|m| m.desc.name() == name)?;
-                Some((Rc::clone(raid), member))
+                let members = raid.members();
+                let member = members.iter().find(|m| m.desc.name() == name)?;
+                Some((Rc::clone(raid), Rc::clone(member)))
             })
         };
         let (raid, member) = found.ok_or(RaidError::NotFound { name })?;
@@ -238,8 +242,8 @@ impl RaidModule {
     pub async fn delete(&self, name: &str) -> Result<(), RaidError> {
         let raid = self.find(name)?;
         raid.take_offline().await;
-        for member in raid.members() {
-            raid.detach(&member);
+        for member in raid.members().iter() {
+            raid.detach(member);
             member.drained().await;
         }
         self.forget(&raid);
@@ -265,11 +269,13 @@ impl Raid {
             let mut slots = self.slots.borrow_mut();
             let slot = &mut slots[slot];
             slot.name = Some(member.desc.name().to_owned());
+            slot.uuid = member.desc.uuid();
             if slot.data_size == 0 {
                 slot.data_size = member.desc.num_blocks();
             }
             slot.member = Some(Rc::clone(&member));
         }
+        self.slots_changed();
         let (raid, member) = (Rc::downgrade(self), Rc::downgrade(&member));
         tokio::task::spawn_local(async move {
             while let Some(event) = events.recv().await {
@@ -366,7 +372,16 @@ impl Raid {
         tracing::info!(raid = %self.name, member = member.desc.name(), "member removed");
         let survives = self.level == RaidLevel::Raid1 && self.members().iter().any(|m| m.in_sync.get());
         if self.state.get() == RaidState::Online && !survives {
+            let rest = if self.level == RaidLevel::Raid1 { self.members() } else { Rc::default() };
+            for target in rest.iter() {
+                // It was being rebuilt from the member that is gone, which alone has everything: from this moment on the target must
+                // neither become in sync nor be what a write is acknowledged for.
+                self.detach(target);
+            }
             self.take_offline().await;
+            for target in rest.iter() {
+                target.drained().await;
+            }
         }
         member.drained().await;
         let over = self.state.get() == RaidState::Offline && self.members().is_empty();
@@ -383,13 +398,6 @@ impl Raid {
             tracing::info!(raid = %self.name, "raid goes offline");
             registration.unregister().await;
             self.registration.replace(None);
-        }
-        if self.level == RaidLevel::Raid1 {
-            // What is left was being rebuilt from a member that is gone.
-            for member in self.members() {
-                self.detach(&member);
-                member.drained().await;
-            }
         }
     }
 }

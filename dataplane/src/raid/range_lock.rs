@@ -1,84 +1,119 @@
-//! Keeps the copying of a rebuild and the writes of hosts apart.
+//! The order of changes to a raid1.
 //!
-//! A rebuild copies window by window. A write that overlaps the window would be undone on the target by the older copy, and a
-//! write that began before the target was a member has to be on the source before it is read: so the window waits for the
-//! writes in it that are in flight, and new ones wait for the window.
+//! Changes that overlap happen one after the other, in the order in which they came, so every member ends up with the same bytes
+//! whatever the order in which its disk completes I/O. A rebuild copies window by window and is, in each, just another change: the
+//! copy waits for the writes that came before it (they may not be on the new member), and those that come later wait for the copy
+//! (it would put older bytes over theirs).
 
 use std::cell::{Cell, RefCell};
+use std::pin::Pin;
 use std::rc::Rc;
+use std::task::{Context, Poll, Waker};
 
-use tokio::sync::Notify;
+/// First and after-last block.
+type Range = (u64, u64);
 
-/// Writes in flight, and at most one window.
-#[derive(Default)]
-pub(super) struct RangeLock {
-    /// First and after-last block of writes in flight; `None` is a free entry.
-    writes: RefCell<Vec<Option<(u64, u64)>>>,
-    free: RefCell<Vec<usize>>,
-    window: Cell<Option<(u64, u64)>>,
-    changed: Notify,
+/// Who is at a range, or waits for it.
+struct Entry {
+    range: Range,
+    /// The order in which they came.
+    seq: u64,
+    /// Earlier entries that overlap and are still there; 0: it is this one's turn.
+    before: usize,
+    waker: Option<Waker>,
 }
 
-/// A write in flight.
-pub(super) struct Write {
+/// Ranges in use, and who waits for them, in the order of arrival.
+#[derive(Default)]
+pub(super) struct RangeLock {
+    /// `None` is a free entry.
+    entries: RefCell<Vec<Option<Entry>>>,
+    free: RefCell<Vec<usize>>,
+    next: Cell<u64>,
+    waiting: Cell<usize>,
+}
+
+/// A range that is locked from its turn until this is dropped; its place in the order is the creation of this.
+pub(super) struct Locked {
     lock: Rc<RangeLock>,
     entry: usize,
 }
 
-/// A window that no write is in.
-pub(super) struct Window(Rc<RangeLock>);
-
-fn overlap(a: (u64, u64), b: (u64, u64)) -> bool {
+fn overlap(a: Range, b: Range) -> bool {
     a.0 < b.1 && b.0 < a.1
 }
 
 impl RangeLock {
-    /// Enters a write from block `start` to before `end`, after the window if that overlaps.
-    pub(super) async fn write(self: &Rc<Self>, start: u64, end: u64) -> Write {
-        loop {
-            let changed = self.changed.notified();
-            if !self.window.get().is_some_and(|w| overlap(w, (start, end))) {
-                break;
+    /// Locks from block `start` to before `end` when all that came before and overlap are done.
+    pub(super) async fn lock(self: &Rc<Self>, start: u64, end: u64) -> Locked {
+        let mut locked = self.enter((start, end));
+        Turn(&mut locked).await;
+        locked
+    }
+
+    fn enter(self: &Rc<Self>, range: Range) -> Locked {
+        let mut entries = self.entries.borrow_mut();
+        let before = entries.iter().flatten().filter(|e| overlap(e.range, range)).count();
+        let seq = self.next.get();
+        self.next.set(seq + 1);
+        self.waiting.set(self.waiting.get() + usize::from(before > 0));
+        let new = Some(Entry { range, seq, before, waker: None });
+        let entry = match self.free.borrow_mut().pop() {
+            Some(entry) => {
+                entries[entry] = new;
+                entry
             }
-            changed.await;
-        }
-        let mut writes = self.writes.borrow_mut();
-        let entry = self.free.borrow_mut().pop().unwrap_or_else(|| {
-            writes.push(None);
-            writes.len() - 1
-        });
-        writes[entry] = Some((start, end));
-        Write { lock: Rc::clone(self), entry }
-    }
-
-    /// Closes a window for writes and waits for those in it to end.
-    pub(super) async fn window(self: &Rc<Self>, start: u64, end: u64) -> Window {
-        debug_assert!(self.window.get().is_none(), "one rebuild at a time");
-        self.window.set(Some((start, end)));
-        let window = Window(Rc::clone(self));
-        loop {
-            let changed = self.changed.notified();
-            if !self.writes.borrow().iter().flatten().any(|w| overlap(*w, (start, end))) {
-                return window;
+            None => {
+                entries.push(new);
+                entries.len() - 1
             }
-            changed.await;
+        };
+        Locked { lock: Rc::clone(self), entry }
+    }
+}
+
+/// Resolves when it is the turn of a range.
+struct Turn<'a>(&'a mut Locked);
+
+impl Future for Turn<'_> {
+    type Output = ();
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        let mut entries = self.0.lock.entries.borrow_mut();
+        match entries[self.0.entry].as_mut() {
+            Some(entry) if entry.before > 0 => {
+                // The one who polls may change: an I/O whose caller went away is driven by somebody else.
+                entry.waker = Some(cx.waker().clone());
+                Poll::Pending
+            }
+            _ => Poll::Ready(()),
         }
     }
 }
 
-impl Drop for Write {
+impl Drop for Locked {
     fn drop(&mut self) {
-        self.lock.writes.borrow_mut()[self.entry] = None;
-        self.lock.free.borrow_mut().push(self.entry);
-        if self.lock.window.get().is_some() {
-            self.lock.changed.notify_waiters();
+        let lock = &self.lock;
+        let mut entries = lock.entries.borrow_mut();
+        let Some(gone) = entries[self.entry].take() else { return };
+        lock.free.borrow_mut().push(self.entry);
+        lock.waiting.set(lock.waiting.get() - usize::from(gone.before > 0));
+        if lock.waiting.get() == 0 {
+            return;
+        }
+        let later = |e: &&mut Entry| e.seq > gone.seq && overlap(e.range, gone.range);
+        for entry in entries.iter_mut().flatten().filter(later) {
+            entry.before -= 1;
+            if entry.before == 0 {
+                lock.waiting.set(lock.waiting.get() - 1);
+                if let Some(waker) = entry.waker.take() {
+                    waker.wake();
+                }
+            }
         }
     }
 }
 
-impl Drop for Window {
-    fn drop(&mut self) {
-        self.0.window.set(None);
-        self.0.changed.notify_waiters();
-    }
-}
+#[cfg(test)]
+#[path = "range_lock_tests.rs"]
+mod tests;

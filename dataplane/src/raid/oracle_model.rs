@@ -1,0 +1,125 @@
+//! What hosts may read from a mirror, given what they were told. Pure.
+
+use std::collections::BTreeMap;
+use std::ops::Range;
+
+/// A value of a block: what a write put there. Zero is zeros.
+pub(super) type Tag = u64;
+
+/// The value of a block that is being deallocated: until that is acknowledged, anything.
+pub(super) const ANYTHING: Tag = u64::MAX;
+
+/// What is known about one block.
+#[derive(Default)]
+struct Block {
+    /// Changes in the order in which they were begun. The latest acknowledged one and all after it may be there.
+    changes: BTreeMap<u64, Tag>,
+    /// The latest change acknowledged.
+    acknowledged: u64,
+    /// Counts beginnings and ends of changes.
+    events: u64,
+    /// Changes in flight, and those of which nobody learned the end.
+    flying: u32,
+    /// `events` when it was last deallocated.
+    deallocated: u64,
+    /// What was read since `events` had that value.
+    seen: Option<(u64, Tag)>,
+}
+
+/// The blocks of a mirror.
+#[derive(Default)]
+pub(super) struct Model {
+    blocks: Vec<Block>,
+    next: u64,
+}
+
+/// How a change ended for the host.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Ended {
+    Acknowledged,
+    Failed,
+    /// The host went away before.
+    Unknown,
+}
+
+/// A read begun: what was true of its blocks then.
+pub(super) struct Reading(Vec<(u64, u64)>);
+
+impl Model {
+    /// Adds blocks that read as zeros.
+    pub(super) fn grow(&mut self, blocks: usize) {
+        self.blocks.resize_with(blocks, || Block { changes: BTreeMap::from([(0, 0)]), ..Block::default() });
+    }
+
+    /// A host begins to change blocks; gives the number of the change.
+    pub(super) fn begin(&mut self, range: Range<usize>, tag: Tag) -> u64 {
+        self.next += 1;
+        for block in &mut self.blocks[range] {
+            block.changes.insert(self.next, tag);
+            block.events += 1;
+            block.flying += 1;
+        }
+        self.next
+    }
+
+    pub(super) fn end(&mut self, range: Range<usize>, change: u64, ended: Ended) {
+        for block in &mut self.blocks[range] {
+            block.events += 1;
+            block.flying -= u32::from(ended != Ended::Unknown);
+            if ended == Ended::Acknowledged {
+                block.acknowledged = block.acknowledged.max(change);
+                let tag = block.changes.entry(change).or_default();
+                if *tag == ANYTHING {
+                    *tag = 0;
+                    block.deallocated = block.events;
+                }
+            }
+        }
+    }
+
+    pub(super) fn begin_read(&self, range: Range<usize>) -> Reading {
+        Reading(self.blocks[range].iter().map(|b| (b.acknowledged, b.events)).collect())
+    }
+
+    /// Checks what a read gave: nothing older than what was acknowledged before it, and the same as before where nothing changes.
+    pub(super) fn end_read(&mut self, first: usize, reading: &Reading, got: &[Tag]) -> Result<(), String> {
+        for (n, ((floor, events), tag)) in reading.0.iter().zip(got).enumerate() {
+            let (at, block) = (first + n, &mut self.blocks[first + n]);
+            let mut may = block.changes.range(floor..);
+            if block.deallocated > *events || may.any(|(_, t)| *t == ANYTHING) {
+                continue;
+            }
+            if !block.changes.range(floor..).any(|(_, t)| t == tag) {
+                let may: Vec<_> = block.changes.range(floor..).collect();
+                return Err(format!("block {at} reads {tag:#x}, may be {may:x?}"));
+            }
+            if block.events != *events || block.flying > 0 {
+                continue;
+            }
+            match block.seen {
+                Some((when, seen)) if when == *events && seen != *tag => {
+                    return Err(format!("block {at} reads {tag:#x} after {seen:#x}, and nothing changed it"));
+                }
+                _ => block.seen = Some((*events, *tag)),
+            }
+        }
+        Ok(())
+    }
+
+    /// Checks what is there when nothing is in flight, and takes that as the only truth from now on.
+    pub(super) fn settle(&mut self, got: &[Tag]) -> Result<(), String> {
+        let all = 0..got.len();
+        let reading = self.begin_read(all);
+        self.end_read(0, &reading, got)?;
+        for (block, tag) in self.blocks.iter_mut().zip(got) {
+            *block = Block {
+                changes: BTreeMap::from([(self.next, *tag)]),
+                acknowledged: self.next,
+                events: block.events + 1,
+                deallocated: block.deallocated,
+                ..Block::default()
+            };
+        }
+        Ok(())
+    }
+}
