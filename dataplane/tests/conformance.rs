@@ -48,6 +48,12 @@ fn controller_node() {
     scenario::run("controller_node", include_str!("conformance/controller_node.jsonl"));
 }
 
+/// bdev_nvme with two paths: refused options and attachments, io paths, policies, ANA states, reset, disable, loss and return of a path, detaching.
+#[test]
+fn multipath() {
+    scenario::run("multipath", include_str!("conformance/multipath.jsonl"));
+}
+
 /// raid: refusals, missing and removed members.
 #[test]
 fn raid() {

@@ -11,6 +11,7 @@ use futures::future::LocalBoxFuture;
 use serde_json::{Value, json};
 use uuid::Uuid;
 use vda_nvme::identify::{ONCS_COMPARE, ONCS_DSM};
+use vda_spdk::{MultipathMode, MultipathOpts, MultipathPolicy, MultipathSelector};
 
 use super::{Bdev, BdevError, IoFuture, IoType, NewBdev, Registration, Registry};
 use crate::initiator::group::{GroupEvents, Policy};
@@ -37,7 +38,54 @@ pub struct NvmeOptions {
     /// Time for each step of connecting.
     pub connect_timeout: Duration,
     /// For attachments that give none.
-    pub policy: Policy,
+    pub multipath: Multipath,
+    /// Time after which an admin command or an I/O is late, microseconds; shown, without effect.
+    pub timeout_us: u64,
+}
+
+/// How I/O is spread over paths, in SPDK's words (`multipath_opts`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Multipath {
+    pub policy: MultipathPolicy,
+    /// With `active_active`.
+    pub selector: MultipathSelector,
+    /// With `round_robin`: I/Os to a path before the next one is taken.
+    pub min_io: u32,
+}
+
+impl Default for Multipath {
+    fn default() -> Self {
+        let (policy, selector) = (MultipathPolicy::ActivePassive, MultipathSelector::RoundRobin);
+        Self { policy, selector, min_io: 1 }
+    }
+}
+
+impl Multipath {
+    /// With what was given in place of what was.
+    #[must_use]
+    pub fn with(self, given: Option<&MultipathOpts>) -> Self {
+        let Some(given) = given else { return self };
+        Self {
+            policy: given.policy.unwrap_or(self.policy),
+            selector: given.selector.unwrap_or(self.selector),
+            min_io: given.min_io.unwrap_or(self.min_io),
+        }
+    }
+
+    /// What it means; `None` if it means nothing: turns of no I/O.
+    #[must_use]
+    pub fn meaning(self) -> Option<Policy> {
+        Some(match (self.policy, self.selector) {
+            (MultipathPolicy::ActivePassive, _) => Policy::ActivePassive,
+            (MultipathPolicy::ActiveActive, MultipathSelector::QueueDepth) => Policy::QueueDepth,
+            (MultipathPolicy::ActiveActive, MultipathSelector::RoundRobin) if self.min_io == 0 => {
+                return None;
+            }
+            (MultipathPolicy::ActiveActive, MultipathSelector::RoundRobin) => {
+                Policy::RoundRobin { min_io: self.min_io }
+            }
+        })
+    }
 }
 
 impl Default for NvmeOptions {
@@ -47,7 +95,8 @@ impl Default for NvmeOptions {
             resilience: Resilience { loss_timeout: Some(Duration::ZERO), ..Resilience::default() },
             keep_alive: Duration::from_secs(10),
             connect_timeout: Duration::from_secs(10),
-            policy: Policy::ActivePassive,
+            multipath: Multipath::default(),
+            timeout_us: 0,
         }
     }
 }
@@ -61,6 +110,12 @@ pub enum NvmeError {
     /// The name is used with another subsystem or host (-22).
     #[error("A controller named {name} already exists, but uses a different {what} ({value})")]
     Different { name: String, what: &'static str, value: String },
+    /// The name is used in another way (-22).
+    #[error("controller {name} has {what}")]
+    Invalid { name: String, what: &'static str },
+    /// The subsystem is attached at this address under another name (-17).
+    #[error("the subsystem at {address} is attached already")]
+    Duplicate { address: SocketAddr },
     /// No controller of this name (-19).
     #[error("controller {name} does not exist")]
     NotFound { name: String },
@@ -102,16 +157,17 @@ pub struct Attach {
     pub io_queues: u16,
     /// The module's options if absent.
     pub resilience: Option<Resilience>,
-    /// The module's options if absent.
-    pub policy: Option<Policy>,
-    /// Whether the name may already have a path.
-    pub multipath: bool,
+    pub multipath: Multipath,
+    /// What to do if the name already has a path.
+    pub mode: MultipathMode,
 }
 
 struct Controller {
     group: Rc<Group>,
     bdevs: Rc<Bdevs>,
     hostnqn: String,
+    mode: MultipathMode,
+    multipath: Multipath,
     /// Addresses that attachments under way connect to: the same is not connected twice, and the name stays while one is.
     connecting: RefCell<Vec<SocketAddr>>,
 }
@@ -194,6 +250,9 @@ impl NvmeModule {
         let hostnqn = a.hostnqn.clone().unwrap_or_else(|| self.host.hostnqn.clone());
         let controller = match self.existing(&a, &hostnqn)? {
             Some(c) => c,
+            None if self.is_attached(&a, &hostnqn) => {
+                return Err(NvmeError::Duplicate { address: a.address });
+            }
             None => self.create(&a, hostnqn.clone()),
         };
         let o = self.options.get();
@@ -226,10 +285,18 @@ impl NvmeModule {
         Ok(shown.map(|ns| bdev_name(&group.name, ns.nsid)).collect())
     }
 
+    /// Whether a controller has a path for this host to this subsystem at this address.
+    fn is_attached(&self, a: &Attach, hostnqn: &str) -> bool {
+        self.controllers.borrow().values().any(|c| {
+            let same = c.group.subnqn == a.subnqn && c.hostnqn == hostnqn;
+            same && c.group.paths().iter().any(|p| p.address == a.address)
+        })
+    }
+
     fn existing(&self, a: &Attach, hostnqn: &str) -> Result<Option<Rc<Controller>>, NvmeError> {
         let Some(c) = self.controllers.borrow().get(&a.name).cloned() else { return Ok(None) };
         let already = |why| NvmeError::Already { name: a.name.clone(), why };
-        if !a.multipath {
+        if a.mode == MultipathMode::Disable {
             return Err(already("and multipath is disabled"));
         }
         let connected = c.group.paths().iter().any(|p| p.address == a.address);
@@ -244,6 +311,18 @@ impl NvmeModule {
         }
         if c.hostnqn != hostnqn {
             return Err(different("hostnqn", &c.hostnqn));
+        }
+        if c.mode == MultipathMode::Multipath && a.mode != c.mode {
+            return Err(NvmeError::Invalid {
+                name: a.name.clone(),
+                what: "paths that are used at the same time",
+            });
+        }
+        if c.mode != MultipathMode::Multipath && a.mode == MultipathMode::Multipath {
+            return Err(NvmeError::Invalid { name: a.name.clone(), what: "paths that replace one another" });
+        }
+        if c.multipath != a.multipath {
+            return Err(NvmeError::Invalid { name: a.name.clone(), what: "other multipath options" });
         }
         Ok(Some(c))
     }
@@ -260,8 +339,10 @@ impl NvmeModule {
         });
         let events = Box::new(Rc::clone(&bdevs));
         let group = Group::new(a.name.clone(), a.subnqn.clone(), o.retry_count, events);
-        group.set_policy(a.policy.unwrap_or(o.policy));
-        let controller = Rc::new(Controller { group, bdevs, hostnqn, connecting: RefCell::default() });
+        group.set_policy(a.multipath.meaning().unwrap_or_default());
+        let (mode, multipath) = (a.mode, a.multipath);
+        let connecting = RefCell::default();
+        let controller = Rc::new(Controller { group, bdevs, hostnqn, mode, multipath, connecting });
         self.controllers.borrow_mut().insert(a.name.clone(), Rc::clone(&controller));
         controller
     }

@@ -42,6 +42,15 @@ pub enum ConnectError {
 }
 
 impl ConnectError {
+    /// The namespaces of a controller could not be read.
+    pub(super) fn identifying(address: SocketAddr, error: CommandError) -> Self {
+        let step = "identifying namespaces";
+        match error {
+            CommandError::Status(status) => Self::Refused { address, step, status },
+            CommandError::Lost | CommandError::Short { .. } => Self::Lost { address, step },
+        }
+    }
+
     /// Whether trying again, with nothing else changed, cannot help.
     pub fn is_permanent(&self) -> bool {
         matches!(self, Self::HostNotAllowed { .. } | Self::NoSubsystem { .. })

@@ -72,7 +72,7 @@ impl Group {
         })
     }
 
-    /// The paths; the preferred one first.
+    /// The paths, in the order in which they were attached.
     pub fn paths(&self) -> Vec<Rc<Path>> {
         self.paths.borrow().clone()
     }
@@ -82,15 +82,14 @@ impl Group {
         self.namespaces.borrow().values().cloned().collect()
     }
 
-    /// Which path carries a command.
+    /// Which path carries a command of a namespace that appears.
     pub fn policy(&self) -> Policy {
         self.policy.get()
     }
 
-    /// Changes which path carries a command.
+    /// Changes which path carries a command, for namespaces that appear from now on.
     pub fn set_policy(&self, policy: Policy) {
         self.policy.set(policy);
-        self.changed();
     }
 
     /// Connects a path and waits for its namespaces.
@@ -106,13 +105,10 @@ impl Group {
         let session = Session::connect(address, &self.subnqn, &options).await?;
         let path = Rc::new(Path::new(address, options, resilience));
         let scanned = self.scan(&path, &session).await;
-        scanned.inspect_err(|_| self.forget_unseen(None)).map_err(|e| match e {
-            CommandError::Lost => ConnectError::Lost { address, step: "identifying namespaces" },
-            CommandError::Status(status) => {
-                ConnectError::Refused { address, step: "identifying namespaces", status }
-            }
-            CommandError::Short { .. } => ConnectError::Lost { address, step: "identifying namespaces" },
-        })?;
+        if let Err(error) = scanned {
+            self.forget_unseen(None);
+            return Err(ConnectError::identifying(address, error));
+        }
         path.adopt(session);
         self.insert(&path);
         Ok(path)
@@ -151,7 +147,7 @@ impl Group {
         }
     }
 
-    async fn scan(self: &Rc<Self>, path: &Path, session: &Session) -> Result<(), CommandError> {
+    pub(super) async fn scan(self: &Rc<Self>, path: &Path, session: &Session) -> Result<(), CommandError> {
         // Re-armed first: what changes while the namespaces are read is announced again.
         if let Err(CommandError::Lost) = session.clear_changed_namespaces().await {
             return Err(CommandError::Lost);
@@ -184,7 +180,7 @@ impl Group {
             tracing::warn!(group = %self.name, nsid = data.nsid, "namespace has a block size that is not supported");
             return false;
         }
-        let ns = Rc::new(Namespace::new(Rc::downgrade(self), data));
+        let ns = Rc::new(Namespace::new(self, data));
         self.namespaces.borrow_mut().insert(data.nsid, Rc::clone(&ns));
         // The bdev needs to find its path while it is announced.
         path.nsids.borrow_mut().insert(data.nsid, data.identify.ana_group);
@@ -231,21 +227,24 @@ impl Group {
         }
     }
 
-    /// Disconnects and connects again; resolves when the path is connected, or cannot be: whether it is.
+    /// Disconnects and connects again; resolves when the path is connected, or cannot be: whether it is. A disabled path stays so,
+    /// and that is no failure (SPDK's `bdev_nvme_reset_controller`).
     pub async fn reset(&self, path: &Path) -> bool {
+        if path.state() == PathState::Disabled {
+            return true;
+        }
+        let before = path.attempts();
         path.command(Order::Reset);
-        let before = path.session();
+        self.wait_attempt(path, before).await
+    }
+
+    /// Resolves when there was another attempt to connect a path: whether it is connected.
+    async fn wait_attempt(&self, path: &Path, before: u64) -> bool {
         loop {
             let change = self.next_change();
-            let now = path.session();
-            let renewed = match (&before, &now) {
-                (Some(a), Some(b)) => !Rc::ptr_eq(a, b),
-                (None, Some(_)) => true,
-                (_, None) => false,
-            };
             match path.state() {
-                PathState::Enabled if renewed => return true,
-                PathState::Failed | PathState::Deleting | PathState::ReconnectIsDelayed => return false,
+                PathState::Deleting => return false,
+                state if path.attempts() != before => return state == PathState::Enabled,
                 _ => change.await,
             }
         }
@@ -253,34 +252,27 @@ impl Group {
 
     /// Disconnects a path and leaves it so.
     pub async fn disable(&self, path: &Path) {
-        path.command(Order::Disable);
-        while path.state() != PathState::Disabled && path.state() != PathState::Deleting {
-            self.next_change().await;
+        if path.state() == PathState::Disabled {
+            return;
         }
-    }
-
-    /// Connects a disabled path again.
-    pub async fn enable(&self, path: &Path) -> bool {
-        path.command(Order::Enable);
+        path.command(Order::Disable);
         loop {
             let change = self.next_change();
             match path.state() {
-                PathState::Enabled => return true,
-                PathState::Failed | PathState::Deleting | PathState::ReconnectIsDelayed => return false,
+                PathState::Disabled | PathState::Deleting => return,
                 _ => change.await,
             }
         }
     }
 
-    /// Makes a path the first choice among those in the same ANA state; whether there is one of this controller.
-    pub fn prefer(&self, cntlid: u16) -> bool {
-        let mut paths = self.paths.borrow_mut();
-        let Some(i) = paths.iter().position(|p| p.cntlid() == cntlid) else { return false };
-        let path = paths.remove(i);
-        paths.insert(0, path);
-        drop(paths);
-        self.changed();
-        true
+    /// Connects a disabled path again: whether it is connected. Any other path is left as it is.
+    pub async fn enable(&self, path: &Path) -> bool {
+        if path.state() != PathState::Disabled {
+            return true;
+        }
+        let before = path.attempts();
+        path.command(Order::Enable);
+        self.wait_attempt(path, before).await
     }
 
     /// Takes all paths away and waits until they are gone.

@@ -34,12 +34,17 @@ pub struct Namespace {
     turn: Cell<u32>,
     /// The choice of the last command, good while nothing changed.
     current: RefCell<Option<(u64, Choice)>>,
+    policy: Cell<Policy>,
+    /// Paths that come before the others, the last preferred one first.
+    preferred: RefCell<Vec<Weak<Path>>>,
 }
 
 impl Namespace {
-    pub(super) fn new(group: Weak<Group>, data: &NamespaceData) -> Self {
+    pub(super) fn new(group: &Rc<Group>, data: &NamespaceData) -> Self {
         Self {
-            group,
+            group: Rc::downgrade(group),
+            policy: Cell::new(group.policy()),
+            preferred: RefCell::default(),
             nsid: data.nsid,
             ids: data.ids,
             block_shift: data.identify.block_shift,
@@ -80,10 +85,69 @@ impl Namespace {
         self.oncs.get()
     }
 
+    /// Which path carries a command.
+    pub fn policy(&self) -> Policy {
+        self.policy.get()
+    }
+
+    /// Changes which path carries a command.
+    pub fn set_policy(&self, policy: Policy) {
+        self.policy.set(policy);
+        self.forget_choice();
+    }
+
+    /// Makes a path the first choice among those in the same ANA state; whether this controller shows the namespace.
+    pub fn prefer(&self, cntlid: u16) -> bool {
+        let found = self.paths().into_iter().find(|p| p.cntlid() == cntlid);
+        let Some(path) = found else { return false };
+        let mut preferred = self.preferred.borrow_mut();
+        preferred.retain(|p| p.upgrade().is_some_and(|p| !Rc::ptr_eq(&p, &path)));
+        preferred.insert(0, Rc::downgrade(&path));
+        drop(preferred);
+        self.forget_choice();
+        true
+    }
+
+    fn forget_choice(&self) {
+        *self.current.borrow_mut() = None;
+    }
+
+    /// The paths that show the namespace, the preferred ones first.
+    pub fn paths(&self) -> Vec<Rc<Path>> {
+        let Some(group) = self.group.upgrade() else { return Vec::new() };
+        let mut paths = group.paths();
+        paths.retain(|p| p.ana_state(self.nsid).is_some());
+        let preferred = self.preferred.borrow();
+        let rank = |path: &Rc<Path>| {
+            let same = |p: &Weak<Path>| p.as_ptr() == Rc::as_ptr(path);
+            preferred.iter().position(same).unwrap_or(preferred.len())
+        };
+        paths.sort_by_key(rank);
+        paths
+    }
+
+    /// Whether commands take this path at present: with [`Policy::ActivePassive`] the last one did, otherwise it is one of several.
+    pub fn is_current(&self, path: &Rc<Path>) -> bool {
+        let state = path.ana_state(self.nsid);
+        let usable = matches!(state, Some(AnaState::Optimized | AnaState::NonOptimized));
+        if !usable || path.session().is_none() {
+            return false;
+        }
+        if self.policy() != Policy::ActivePassive {
+            let optimized = |p: &Rc<Path>| p.ana_state(self.nsid) == Some(AnaState::Optimized);
+            return state == Some(AnaState::Optimized) || !self.paths().iter().any(optimized);
+        }
+        let generation = self.group.upgrade().map(|g| g.generation());
+        self.current
+            .borrow()
+            .as_ref()
+            .is_some_and(|(at, (p, _))| Some(*at) == generation && Rc::ptr_eq(p, path))
+    }
+
     /// The path the next command takes, and its session.
     pub fn select(&self, avoid: Option<&Rc<Path>>) -> Option<Choice> {
         let group = self.group.upgrade()?;
-        let sticky = avoid.is_none() && group.policy() == Policy::ActivePassive;
+        let sticky = avoid.is_none() && self.policy() == Policy::ActivePassive;
         if sticky
             && let Some((generation, choice)) = &*self.current.borrow()
             && *generation == group.generation()
@@ -91,14 +155,14 @@ impl Namespace {
         {
             return Some(choice.clone());
         }
-        let choice = self.select_anew(&group, avoid);
+        let choice = self.select_anew(avoid);
         let keep = choice.as_ref().filter(|_| sticky);
         *self.current.borrow_mut() = keep.map(|c| (group.generation(), c.clone()));
         choice
     }
 
-    fn select_anew(&self, group: &Group, avoid: Option<&Rc<Path>>) -> Option<Choice> {
-        let paths = group.paths();
+    fn select_anew(&self, avoid: Option<&Rc<Path>>) -> Option<Choice> {
+        let paths = self.paths();
         let usable = |wanted: AnaState| {
             let fits = move |p: &&Rc<Path>| p.ana_state(self.nsid) == Some(wanted);
             let chosen = paths.iter().filter(fits).filter_map(|p| p.session().map(|s| (Rc::clone(p), s)));
@@ -111,7 +175,7 @@ impl Namespace {
             {
                 candidates.retain(|(p, _)| !Rc::ptr_eq(p, bad));
             }
-            if let Some(choice) = self.choose(group.policy(), candidates) {
+            if let Some(choice) = self.choose(self.policy(), candidates) {
                 return Some(choice);
             }
         }

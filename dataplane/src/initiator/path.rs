@@ -2,12 +2,14 @@
 
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, BTreeSet};
+use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::rc::{Rc, Weak};
 use std::time::{Duration, Instant};
 
 use tokio::sync::Notify;
 use vda_nvme::controller::events::Notice;
+use vda_nvme::identify;
 use vda_nvme::log::AnaState;
 
 use super::ConnectError;
@@ -101,6 +103,10 @@ pub struct Path {
     state: Cell<PathState>,
     session: RefCell<Option<Rc<Session>>>,
     cntlid: Cell<u16>,
+    /// Identify Controller, of the last session if the path is lost.
+    identify: RefCell<Option<identify::Controller>>,
+    /// Attempts to connect that came to an end, either way.
+    attempts: Cell<u64>,
     /// Since when the path is lost.
     lost: Cell<Option<Instant>>,
     /// ANA state per group; empty if not reported.
@@ -132,6 +138,8 @@ impl Path {
             state: Cell::new(PathState::Resetting),
             session: RefCell::default(),
             cntlid: Cell::new(0),
+            identify: RefCell::default(),
+            attempts: Cell::new(0),
             lost: Cell::new(Some(Instant::now())),
             ana: RefCell::default(),
             nsids: RefCell::default(),
@@ -152,6 +160,20 @@ impl Path {
     /// Id of the controller, of the last one if the path is lost.
     pub fn cntlid(&self) -> u16 {
         self.cntlid.get()
+    }
+
+    /// What the controller says of itself, the last one if the path is lost.
+    pub fn identify(&self) -> Option<identify::Controller> {
+        self.identify.borrow().clone()
+    }
+
+    /// Attempts to connect again that have succeeded or failed so far.
+    pub(super) fn attempts(&self) -> u64 {
+        self.attempts.get()
+    }
+
+    fn attempt_ended(&self) {
+        self.attempts.set(self.attempts.get().wrapping_add(1));
     }
 
     /// The session, if the path is connected.
@@ -213,6 +235,7 @@ impl Path {
 
     pub(super) fn adopt(&self, session: Rc<Session>) {
         self.cntlid.set(session.cntlid);
+        *self.identify.borrow_mut() = Some(session.identify.clone());
         *self.session.borrow_mut() = Some(session);
         self.lost.set(None);
         self.failure.borrow_mut().clear();
@@ -290,6 +313,16 @@ impl Path {
         }
     }
 
+    /// Wakes I/O that waits for the path when it is to fail. Does not resolve: it accompanies something that does.
+    async fn fail_waiting(&self, group: &Group) -> Infallible {
+        let limit = self.resilience.fast_io_fail;
+        if let Some(since) = self.lost.get().filter(|_| !limit.is_zero()) {
+            tokio::time::sleep_until((since + limit).into()).await;
+            group.changed();
+        }
+        std::future::pending().await
+    }
+
     /// Waits after a failed attempt: for the next one, for an order, or until the path is given up.
     async fn pause(&self, group: &Rc<Group>) -> Next {
         let r = self.resilience;
@@ -302,18 +335,12 @@ impl Path {
         self.set_state(PathState::ReconnectIsDelayed);
         let attempt = Instant::now() + r.reconnect_delay;
         let give_up = r.loss_timeout.map(|t| since + t);
-        let fail_fast = (!r.fast_io_fail.is_zero()).then(|| since + r.fast_io_fail);
-        if let Some(at) = fail_fast.filter(|at| *at > Instant::now() && *at < attempt) {
-            tokio::select! {
-                () = tokio::time::sleep_until(at.into()) => group.changed(),
-                order = self.next_order() => return Next::Order(order),
-            }
-        }
         group.changed();
         let until = give_up.map_or(attempt, |g| g.min(attempt));
         tokio::select! {
             () = tokio::time::sleep_until(until.into()) => {}
             order = self.next_order() => return Next::Order(order),
+            never = self.fail_waiting(group) => match never {},
         }
         if give_up.is_some_and(|g| g <= Instant::now()) { Next::GiveUp } else { Next::Lost }
     }
@@ -370,14 +397,22 @@ impl Path {
     }
 
     async fn attempt(&self, group: &Rc<Group>) -> Next {
-        let connecting = Session::connect(self.address, &group.subnqn, &self.options);
+        let connecting = async {
+            let session = Session::connect(self.address, &group.subnqn, &self.options).await?;
+            // Nothing is sent to namespaces before it is known that they are still the same.
+            match group.scan(self, &session).await {
+                Ok(()) => Ok(session),
+                Err(error) => Err(ConnectError::identifying(self.address, error)),
+            }
+        };
         let connected = tokio::select! {
             connected = connecting => connected,
             order = self.next_order() => return Next::Order(order),
+            never = self.fail_waiting(group) => match never {},
         };
+        self.attempt_ended();
         match connected {
             Ok(session) => {
-                group.rescan(self, &session).await;
                 self.adopt(session);
                 tracing::info!(group = %group.name, address = %self.address, "path connected");
                 group.changed();

@@ -7,10 +7,11 @@ use bytes::{Bytes, BytesMut};
 use tokio::sync::Notify;
 use tokio::task::LocalSet;
 use vda_nvme::digest::Digests;
+use vda_spdk::MultipathMode;
 
 use super::*;
 use crate::bdev::malloc::{self, MallocParams};
-use crate::bdev::nvme::{Attach, NvmeError, NvmeModule};
+use crate::bdev::nvme::{Attach, Multipath, NvmeError, NvmeModule};
 use crate::bdev::{Bdev, IoError, IoFuture, NewBdev, Registration};
 use crate::initiator::group::NoEvents;
 use crate::initiator::{ConnectError, Group, HostOptions, Namespace as HostNamespace, Resilience, Session};
@@ -559,8 +560,8 @@ fn attach_as(name: &str, f: &Fixture) -> Attach {
         data_digest: false,
         io_queues: 1,
         resilience: Some(resilience()),
-        policy: None,
-        multipath: true,
+        multipath: Multipath::default(),
+        mode: MultipathMode::Multipath,
     }
 }
 
@@ -575,7 +576,7 @@ fn bdev_nvme_refuses_what_spdk_refuses() {
             Err("A controller named c already exists with the specified network path".into())
         );
         assert_eq!(
-            attach(Attach { multipath: false, ..attach_as("c", &f) }).await,
+            attach(Attach { mode: MultipathMode::Disable, ..attach_as("c", &f) }).await,
             Err("A controller named c already exists and multipath is disabled".into())
         );
         let elsewhere = Attach {
@@ -585,8 +586,8 @@ fn bdev_nvme_refuses_what_spdk_refuses() {
         };
         let different = format!("A controller named c already exists, but uses a different subnqn ({NQN})");
         assert_eq!(attach(elsewhere).await, Err(different));
-        // The same namespace under another name: its UUID is taken, and nothing is left behind.
-        assert!(matches!(module.attach(attach_as("d", &f)).await, Err(NvmeError::Register { .. })));
+        // The same under another name.
+        assert!(matches!(module.attach(attach_as("d", &f)).await, Err(NvmeError::Duplicate { .. })));
         assert!(matches!(module.group("d"), Err(NvmeError::NotFound { .. })));
         let intruder = Attach { hostnqn: Some(OTHER.into()), ..attach_as("e", &f) };
         assert!(matches!(module.attach(intruder).await, Err(NvmeError::Connect { .. })));

@@ -9,14 +9,13 @@ use vda_spdk::{
     BdevNvmeGetControllerHealthInfo, BdevNvmeGetControllers, BdevNvmeGetIoPaths, BdevNvmeGetPathIostat,
     BdevNvmeGetTransportStatistics, BdevNvmeResetController, BdevNvmeSetHotplug, BdevNvmeSetMultipathPolicy,
     BdevNvmeSetOptions, BdevNvmeSetPreferredPath, ControllerHealth, Errno, IoPath, IoPathGroup, IoPaths,
-    MultipathMode, MultipathOpts, MultipathPolicy, MultipathSelector, NvmeController, NvmeControllerGroup,
-    NvmeHost, TransportStatistics,
+    MultipathMode, MultipathPolicy, MultipathSelector, NvmeController, NvmeControllerGroup, NvmeHost,
+    TransportStatistics,
 };
 
 use super::{Methods, RpcError, State};
 use crate::app::App;
-use crate::bdev::nvme::{Attach, NvmeError, NvmeModule, NvmeOptions, controller_state, trid};
-use crate::initiator::group::Policy;
+use crate::bdev::nvme::{Attach, Multipath, NvmeError, NvmeModule, NvmeOptions, controller_state, trid};
 use crate::initiator::{Group, Path, Resilience};
 
 impl From<NvmeError> for RpcError {
@@ -26,6 +25,8 @@ impl From<NvmeError> for RpcError {
         match &e {
             NvmeError::Already { .. } => Self::new(Errno::EALREADY.code(), e.to_string()),
             NvmeError::Different { .. } => Self::new(Errno::EINVAL.code(), e.to_string()),
+            NvmeError::Invalid { .. } => Self::errno(Errno::EINVAL),
+            NvmeError::Duplicate { .. } => Self::errno(Errno::EEXIST),
             NvmeError::NotFound { .. } => Self::errno(Errno::ENODEV),
             NvmeError::NoPath { .. } => Self::errno(Errno::ENXIO),
             NvmeError::Connect { .. } => Self::errno(Errno::EIO),
@@ -54,15 +55,30 @@ fn invalid(message: impl Into<String>) -> RpcError {
     RpcError::new(Errno::EINVAL.code(), message.into())
 }
 
+/// I/O queues a controller may be asked for.
+const IO_QUEUES_MAX: u32 = 65536;
+
 /// The longest name of which bdev names can be made.
 const NAME_MAX: usize = 511;
 
 fn attach_request(c: BdevNvmeAttachController, o: &NvmeOptions) -> Result<Attach, RpcError> {
+    if c.max_bdevs == Some(0) {
+        return Err(invalid("max_bdevs cannot be zero"));
+    }
+    check_adrfam(c.adrfam.as_deref())?;
+    // SPDK finds no transport of that name when it connects.
     if !c.trtype.eq_ignore_ascii_case("tcp") {
-        return Err(invalid(format!("Failed to parse trtype: {}", c.trtype)));
+        return Err(RpcError::errno(Errno::ENODEV));
+    }
+    if c.num_io_queues.is_some_and(|n| n == 0 || n > IO_QUEUES_MAX) {
+        return Err(invalid(format!("num_io_queues out of bounds, min: 1 max: {IO_QUEUES_MAX}")));
     }
     if c.name.is_empty() || c.name.len() > NAME_MAX {
-        return Err(invalid(format!("name must be between 1 and {NAME_MAX} characters long")));
+        return Err(RpcError::errno(Errno::EINVAL));
+    }
+    let multipath = o.multipath.with(c.multipath_opts.as_ref());
+    if multipath.meaning().is_none() {
+        return Err(RpcError::errno(Errno::EINVAL));
     }
     let ip: IpAddr =
         c.traddr.parse().map_err(|_| invalid(format!("traddr is no IP address: {}", c.traddr)))?;
@@ -89,8 +105,8 @@ fn attach_request(c: BdevNvmeAttachController, o: &NvmeOptions) -> Result<Attach
         // One thread does all I/O: SPDK, too, opens one queue per thread, whatever is granted.
         io_queues: 1,
         resilience,
-        policy: c.multipath_opts.map(|m| policy(&m)),
-        multipath: c.multipath != Some(MultipathMode::Disable),
+        multipath,
+        mode: c.multipath.unwrap_or(MultipathMode::Multipath),
     })
 }
 
@@ -113,11 +129,13 @@ fn merge(
     })
 }
 
-fn policy(m: &MultipathOpts) -> Policy {
-    match (m.policy, m.selector) {
-        (Some(MultipathPolicy::ActiveActive), Some(MultipathSelector::QueueDepth)) => Policy::QueueDepth,
-        (Some(MultipathPolicy::ActiveActive), _) => Policy::RoundRobin { min_io: m.min_io.unwrap_or(1) },
-        _ => Policy::ActivePassive,
+/// The words of `spdk_nvme_transport_id_parse_adrfam`.
+fn check_adrfam(adrfam: Option<&str>) -> Result<(), RpcError> {
+    let known =
+        |given: &str| ["IPv4", "IPv6", "IB", "FC"].iter().any(|word| given.eq_ignore_ascii_case(word));
+    match adrfam {
+        Some(given) if !known(given) => Err(invalid(format!("Failed to parse adrfam: {given}"))),
+        _ => Ok(()),
     }
 }
 
@@ -129,6 +147,7 @@ fn attachments(methods: &mut Methods, module: &Rc<NvmeModule>) {
     });
     let m = Rc::clone(module);
     methods.method::<BdevNvmeDetachController>(State::Runtime, async move |_, c| {
+        check_adrfam(c.adrfam.as_deref())?;
         let same = |given: &Option<String>, value: String| {
             given.as_ref().is_none_or(|g| g.eq_ignore_ascii_case(&value))
         };
@@ -136,6 +155,9 @@ fn attachments(methods: &mut Methods, module: &Rc<NvmeModule>) {
             same(&c.trtype, "TCP".into())
                 && same(&c.traddr, p.address.ip().to_string())
                 && same(&c.trsvcid, p.address.port().to_string())
+                // The host's own address is never chosen here.
+                && c.hostaddr.is_none()
+                && c.hostsvcid.is_none()
                 && c.subnqn.as_ref().is_none_or(|n| *n == g.subnqn)
         };
         m.detach(&c.name, which).await?;
@@ -150,7 +172,10 @@ fn options(methods: &mut Methods, module: &Rc<NvmeModule>) {
         let resilience =
             merge(d.resilience, c.ctrlr_loss_timeout_sec, c.reconnect_delay_sec, c.fast_io_fail_timeout_sec)?;
         let retry_count = c.bdev_retry_count.unwrap_or(d.retry_count);
-        if retry_count < -1 {
+        let timeout_us = c.timeout_us.unwrap_or(d.timeout_us);
+        let multipath = d.multipath.with(c.multipath_opts.as_ref());
+        let admin_only = timeout_us == 0 && c.timeout_admin_us.is_some_and(|t| t > 0);
+        if retry_count < -1 || admin_only || multipath.meaning().is_none() {
             return Err(RpcError::errno(Errno::EINVAL));
         }
         let millis = |ms: Option<u32>, default| ms.map_or(default, |v| Duration::from_millis(v.into()));
@@ -159,7 +184,8 @@ fn options(methods: &mut Methods, module: &Rc<NvmeModule>) {
             resilience,
             keep_alive: millis(c.keep_alive_timeout_ms, d.keep_alive),
             connect_timeout: millis(c.tcp_connect_timeout_ms.filter(|v| *v > 0), d.connect_timeout),
-            policy: c.multipath_opts.map_or(d.policy, |o| policy(&o)),
+            multipath,
+            timeout_us,
         })?;
         Ok(true)
     });
@@ -229,7 +255,7 @@ fn controllers(methods: &mut Methods, module: &Rc<NvmeModule>) {
     });
     let m = Rc::clone(module);
     methods.method::<BdevNvmeGetControllerHealthInfo>(State::Runtime, async move |_, c| {
-        let group = m.group(&c.name)?;
+        let group = m.group(&c.name).map_err(|_| RpcError::internal("Device not found"))?;
         let path = group.paths().into_iter().find(|p| p.session().is_some());
         let path = path.ok_or_else(|| RpcError::errno(Errno::ENXIO))?;
         let session = path.session().ok_or_else(|| RpcError::errno(Errno::ENXIO))?;
@@ -272,27 +298,24 @@ fn health(id: &vda_nvme::identify::Controller, address: SocketAddr, page: &[u8])
 
 fn paths(methods: &mut Methods, module: &Rc<NvmeModule>) {
     let m = Rc::clone(module);
-    methods.method::<BdevNvmeGetIoPaths>(State::Runtime, async move |_, c| {
-        if let Some(name) = &c.name
-            && m.find_bdev(name).is_none()
-        {
-            return Err(RpcError::errno(Errno::ENODEV));
-        }
-        Ok(io_paths(&m, c.name.as_deref()))
-    });
+    methods
+        .method::<BdevNvmeGetIoPaths>(State::Runtime, async move |_, c| Ok(io_paths(&m, c.name.as_deref())));
     let m = Rc::clone(module);
     methods.method::<BdevNvmeSetPreferredPath>(State::Runtime, async move |_, c| {
-        let (group, _) = m.find_bdev(&c.name).ok_or_else(|| RpcError::errno(Errno::ENODEV))?;
-        if group.prefer(c.cntlid) { Ok(true) } else { Err(RpcError::errno(Errno::ENODEV)) }
+        let (_, ns) = m.find_bdev(&c.name).ok_or_else(|| RpcError::errno(Errno::ENODEV))?;
+        if ns.prefer(c.cntlid) { Ok(true) } else { Err(RpcError::errno(Errno::ENODEV)) }
     });
     let m = Rc::clone(module);
     methods.method::<BdevNvmeSetMultipathPolicy>(State::Runtime, async move |_, c| {
-        let (group, _) = m.find_bdev(&c.name).ok_or_else(|| RpcError::errno(Errno::ENODEV))?;
-        group.set_policy(policy(&MultipathOpts {
-            policy: Some(c.policy),
-            selector: c.selector,
-            min_io: c.rr_min_io,
-        }));
+        if c.policy == MultipathPolicy::ActivePassive && c.selector.is_some() {
+            // SPDK's words for it.
+            return Err(RpcError::internal("spdk_json_decode_object failed"));
+        }
+        let selector = c.selector.unwrap_or(MultipathSelector::RoundRobin);
+        let wanted = Multipath { policy: c.policy, selector, min_io: c.rr_min_io.unwrap_or(1) };
+        let policy = wanted.meaning().ok_or_else(|| RpcError::errno(Errno::EINVAL))?;
+        let (_, ns) = m.find_bdev(&c.name).ok_or_else(|| RpcError::errno(Errno::ENODEV))?;
+        ns.set_policy(policy);
         Ok(true)
     });
     methods.method::<BdevNvmeGetPathIostat>(State::Runtime, async move |_, _| {
@@ -313,13 +336,12 @@ fn io_paths(m: &NvmeModule, bdev: Option<&str>) -> IoPaths {
             if !wanted || !m.is_open(&name) {
                 continue;
             }
-            let current = ns.select(None).map(|(p, _)| p);
             for p in group.paths() {
                 let Some(state) = p.ana_state(ns.nsid) else { continue };
                 shown.push(IoPath {
                     bdev_name: name.clone(),
                     cntlid: p.cntlid(),
-                    current: current.as_ref().is_some_and(|c| Rc::ptr_eq(c, &p)),
+                    current: ns.is_current(&p),
                     connected: p.session().is_some(),
                     accessible: matches!(
                         state,

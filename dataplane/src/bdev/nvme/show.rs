@@ -44,58 +44,45 @@ fn ana_word(state: AnaState) -> &'static str {
     }
 }
 
-/// `driver_specific` of a bdev: one element per path that shows the namespace.
+/// `driver_specific` of a bdev: one element per path that shows the namespace, the preferred one first.
 pub(super) fn driver_specific(group: &Group, ns: &Namespace) -> Value {
-    let paths = group.paths();
-    let shown: Vec<Value> = paths.iter().filter_map(|p| path(group, p, ns)).collect();
-    let policy = match group.policy() {
-        Policy::ActivePassive => "active_passive",
-        Policy::RoundRobin { .. } | Policy::QueueDepth => "active_active",
-    };
-    json!({ "nvme": shown, "mp_policy": policy })
+    let shown: Vec<Value> = ns.paths().iter().filter_map(|p| path(group, p, ns)).collect();
+    let nvme = shown;
+    match ns.policy() {
+        Policy::ActivePassive => json!({ "nvme": nvme, "mp_policy": "active_passive" }),
+        Policy::QueueDepth => {
+            json!({ "nvme": nvme, "mp_policy": "active_active", "selector": "queue_depth" })
+        }
+        Policy::RoundRobin { min_io } => {
+            json!({ "nvme": nvme, "mp_policy": "active_active", "selector": "round_robin", "rr_min_io": min_io })
+        }
+    }
 }
 
+/// A path that shows the namespace. While it is lost, its controller is shown as it was.
 fn path(group: &Group, p: &Path, ns: &Namespace) -> Option<Value> {
     let state = p.ana_state(ns.nsid)?;
+    let id = p.identify().unwrap_or_default();
+    let ana = id.ana.is_some();
     let mut ns_data = json!({ "id": ns.nsid, "can_share": true });
-    let session = p.session();
-    let ctrlr = session.as_ref().map(|s| {
-        let id = &s.identify;
-        let ana = id.ana.is_some();
-        if ana {
-            ns_data["ana_state"] = ana_word(state).into();
-        }
-        json!({
-            "cntlid": p.cntlid(),
-            "vendor_id": format!("{:#06x}", id.vid),
-            "model_number": id.model,
-            "serial_number": id.serial,
-            "firmware_revision": id.firmware,
-            "subnqn": id.subnqn,
-            "oacs": { "security": 0, "format": 0, "firmware": 0, "ns_manage": 0 },
-            "multi_ctrlr": true,
-            "ana_reporting": ana,
-        })
-    });
-    let version = session.map_or(0, |s| s.identify.version);
-    Some(json!({
-        "trid": trid(p.address, Some(&group.subnqn)),
-        "ctrlr_data": ctrlr.unwrap_or_else(|| lost_controller(p)),
-        "vs": { "nvme_version": format!("{}.{}", version >> 16, version >> 8 & 0xff) },
-        "ns_data": ns_data,
-    }))
-}
-
-/// What is known of a controller while its path is lost.
-fn lost_controller(p: &Path) -> Value {
-    json!({
+    if ana {
+        ns_data["ana_state"] = ana_word(state).into();
+    }
+    let ctrlr_data = json!({
         "cntlid": p.cntlid(),
-        "vendor_id": "0x0000",
-        "model_number": "",
-        "serial_number": "",
-        "firmware_revision": "",
+        "vendor_id": format!("{:#06x}", id.vid),
+        "model_number": id.model,
+        "serial_number": id.serial,
+        "firmware_revision": id.firmware,
+        "subnqn": id.subnqn,
         "oacs": { "security": 0, "format": 0, "firmware": 0, "ns_manage": 0 },
         "multi_ctrlr": true,
-        "ana_reporting": false,
-    })
+        "ana_reporting": ana,
+    });
+    Some(json!({
+        "trid": trid(p.address, Some(&group.subnqn)),
+        "ctrlr_data": ctrlr_data,
+        "vs": { "nvme_version": format!("{}.{}", id.version >> 16, id.version >> 8 & 0xff) },
+        "ns_data": ns_data,
+    }))
 }
