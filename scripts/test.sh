@@ -2,6 +2,7 @@
 # All checks and tests of the project. Installs what is missing. From a fresh clone about 20 minutes on 2 cores.
 #
 #   VDA_SPDK_TGT=/path/to/spdk_tgt   run the integration tests on real SPDK
+#   VDA_SPDK_PERF=/path/to/spdk_nvme_perf, VDA_BDEVPERF=/path/to/bdevperf   run SPDK's own hosts against the data plane
 #   VDA_CHAOS_CYCLES=200             the long form of the chaos test
 #   VDA_LINUX_HOST=required          fail, rather than skip, where no Linux guest can be booted; `off` does not try
 #   VDA_DENY=1                       install cargo-deny if it is not there (takes minutes), and check licences, sources and bans

@@ -13,6 +13,7 @@ mod roles;
 mod rpc;
 mod state;
 mod target;
+mod targets;
 mod vdacli;
 
 pub use api::{da_request, exp_request};
@@ -23,4 +24,5 @@ pub use ready::eventually;
 pub use roles::Role;
 pub use state::{Leftovers, Tombstones, leftovers};
 pub use target::{Make, Target};
+pub use targets::Targets;
 pub use vdacli::Run;

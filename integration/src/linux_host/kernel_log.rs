@@ -11,6 +11,9 @@ pub enum Faults {
     Connections,
 }
 
+/// Messages of a guest that did not get the processor for a while.
+const BUSY_MACHINE: [&str; 3] = ["hrtimer: interrupt took ", "clocksource: ", "long keepalive RTT "];
+
 /// Messages of a kernel that waits for a path to come back, and resends.
 const NO_USABLE_PATH: [&str; 2] = ["no usable path - requeuing I/O", "nvme_ns_head_submit_bio: "];
 
@@ -35,9 +38,9 @@ const CONNECTIONS: [&str; 12] = [
 /// of a bug, of a hung task or of an I/O error is at such a level.
 pub(super) fn complaints(log: &str, faults: Faults) -> Vec<&str> {
     let excused = match faults {
-        Faults::None => Vec::new(),
-        Faults::NoUsablePath => NO_USABLE_PATH.to_vec(),
-        Faults::Connections => [&NO_USABLE_PATH[..], &CONNECTIONS].concat(),
+        Faults::None => BUSY_MACHINE.to_vec(),
+        Faults::NoUsablePath => [&BUSY_MACHINE[..], &NO_USABLE_PATH].concat(),
+        Faults::Connections => [&BUSY_MACHINE[..], &NO_USABLE_PATH, &CONNECTIONS].concat(),
     };
     log.lines()
         .filter(|line| !line.trim().is_empty() && !is_informational(line))

@@ -3,7 +3,10 @@
 use std::time::Duration;
 
 use anyhow::ensure;
-use vda_integration::linux_host::{Faults, Guest, Load, PATHS, Testbed};
+use vda_integration::{
+    Targets,
+    linux_host::{Faults, Guest, Load, PATHS, Testbed},
+};
 
 use crate::{
     undisturbed,
@@ -20,28 +23,29 @@ const OUTAGE: Duration = Duration::from_secs(5);
 
 #[tokio::test]
 async fn a_linux_host_sees_no_error_and_loses_no_byte() -> anyhow::Result<()> {
-    let Some(mut bed) = Testbed::open()? else { return Ok(()) };
-    bed.start_target(TARGET).await?;
-    volume::make(&bed, TARGET).await?;
-    volume::export(&bed, TARGET).await?;
-    let guest = bed.boot().await?;
+    let Some(bed) = Testbed::open()? else { return Ok(()) };
+    let mut targets = Targets::new()?;
+    targets.start(TARGET).await?;
+    volume::make(&targets, TARGET).await?;
+    volume::export(&targets, TARGET).await?;
+    let guest = bed.boot(targets.dir()).await?;
     connected(&guest).await?;
     file_systems_hold_what_was_written(&guest).await?;
-    namespaces_grow_online(&bed, &guest).await?;
-    unmap_gives_space_back(&bed, &guest).await?;
+    namespaces_grow_online(&targets, &guest).await?;
+    unmap_gives_space_back(&targets, &guest).await?;
     guest.kernel_is_content(Faults::None).await?;
 
     let load = Load::start(&guest, &device("raw"), 8).await?;
-    ana_flips(&bed, &guest, &load).await?;
-    all_paths_inaccessible(&bed, &guest, &load).await?;
+    ana_flips(&targets, &guest, &load).await?;
+    all_paths_inaccessible(&targets, &guest, &load).await?;
     guest.kernel_is_content(Faults::NoUsablePath).await?;
-    a_listener_is_removed_and_restored(&bed, &guest, &load).await?;
-    the_target_is_killed(&mut bed, &guest, &load).await?;
+    a_listener_is_removed_and_restored(&targets, &guest, &load).await?;
+    the_target_is_killed(&mut targets, &guest, &load).await?;
     load.stop().await?;
     guest.kernel_is_content(Faults::Connections).await?;
 
-    what_was_synced_survives_everything(&mut bed, guest).await?;
-    bed.end().await
+    what_was_synced_survives_everything(&bed, &mut targets, guest).await?;
+    targets.end().await
 }
 
 /// The host's name of a volume.
@@ -63,7 +67,8 @@ async fn connected(guest: &Guest) -> anyhow::Result<()> {
     }
     for path in PATHS {
         // The kernel refuses a controller that does not agree to both digests.
-        let options = "--hdr-digest --data-digest --reconnect-delay=1 --ctrl-loss-tmo=600 --keep-alive-tmo=5";
+        let options =
+            "--hdr-digest --data-digest --reconnect-delay=1 --ctrl-loss-tmo=600 --keep-alive-tmo=30";
         guest.sh(&format!("nvme connect -t tcp -a {path} -s {PORT} -n {NQN} {options}")).await?;
     }
     for (volume, mib) in VOLUMES {
@@ -121,9 +126,9 @@ async fn remounted_and_whole(guest: &Guest, fs: &str) -> anyhow::Result<()> {
         .map(drop)
 }
 
-async fn namespaces_grow_online(bed: &Testbed, guest: &Guest) -> anyhow::Result<()> {
+async fn namespaces_grow_online(targets: &Targets, guest: &Guest) -> anyhow::Result<()> {
     for (fs, mib) in &VOLUMES[1..] {
-        volume::grow(bed, TARGET, fs, mib + 64).await?;
+        volume::grow(targets, TARGET, fs, mib + 64).await?;
         has_size(guest, fs, mib + 64).await?;
         let before = blocks(guest, fs).await?;
         let grow =
@@ -142,14 +147,14 @@ async fn blocks(guest: &Guest, fs: &str) -> anyhow::Result<u64> {
 }
 
 /// What a file system trims is free in the lvstore.
-async fn unmap_gives_space_back(bed: &Testbed, guest: &Guest) -> anyhow::Result<()> {
+async fn unmap_gives_space_back(targets: &Targets, guest: &Guest) -> anyhow::Result<()> {
     for (fs, _) in &VOLUMES[1..] {
         guest
             .sh(&format!("dd if=/dev/urandom of=/mnt/{fs}/trash bs=1M count=32 conv=fsync status=none"))
             .await?;
-        let allocated = volume::allocated(bed, TARGET, fs).await?;
+        let allocated = volume::allocated(targets, TARGET, fs).await?;
         guest.sh(&format!("rm /mnt/{fs}/trash && sync && fstrim /mnt/{fs}")).await?;
-        let free = allocated - volume::allocated(bed, TARGET, fs).await?;
+        let free = allocated - volume::allocated(targets, TARGET, fs).await?;
         ensure!(free >= 28 << 20, "{fs}: {free} bytes of 32 MiB came back to the lvstore");
         remounted_and_whole(guest, fs).await?;
     }
@@ -157,10 +162,10 @@ async fn unmap_gives_space_back(bed: &Testbed, guest: &Guest) -> anyhow::Result<
 }
 
 /// The load moves from path to path and back.
-async fn ana_flips(bed: &Testbed, guest: &Guest, load: &Load<'_>) -> anyhow::Result<()> {
+async fn ana_flips(targets: &Targets, guest: &Guest, load: &Load<'_>) -> anyhow::Result<()> {
     for (active, standby) in [(1, 0), (0, 1), (1, 0), (0, 1)] {
-        volume::set_ana(bed, TARGET, standby, "inaccessible").await?;
-        volume::set_ana(bed, TARGET, active, "optimized").await?;
+        volume::set_ana(targets, TARGET, standby, "inaccessible").await?;
+        volume::set_ana(targets, TARGET, active, "optimized").await?;
         paths_are(
             guest,
             if active == 0 { ["optimized", "inaccessible"] } else { ["inaccessible", "optimized"] },
@@ -172,30 +177,30 @@ async fn ana_flips(bed: &Testbed, guest: &Guest, load: &Load<'_>) -> anyhow::Res
 }
 
 /// I/O waits for a path, for as long as it takes.
-async fn all_paths_inaccessible(bed: &Testbed, guest: &Guest, load: &Load<'_>) -> anyhow::Result<()> {
+async fn all_paths_inaccessible(targets: &Targets, guest: &Guest, load: &Load<'_>) -> anyhow::Result<()> {
     for path in [0, 1] {
-        volume::set_ana(bed, TARGET, path, "inaccessible").await?;
+        volume::set_ana(targets, TARGET, path, "inaccessible").await?;
     }
     paths_are(guest, ["inaccessible"; 2]).await?;
     let rounds = load.rounds()?;
     tokio::time::sleep(OUTAGE).await;
     ensure!(load.rounds()? <= rounds + 1, "I/O went on without a path");
-    volume::set_ana(bed, TARGET, 1, "non_optimized").await?;
-    volume::set_ana(bed, TARGET, 0, "optimized").await?;
+    volume::set_ana(targets, TARGET, 1, "non_optimized").await?;
+    volume::set_ana(targets, TARGET, 0, "optimized").await?;
     paths_are(guest, ["optimized", "non-optimized"]).await?;
     undisturbed(load).await
 }
 
 async fn a_listener_is_removed_and_restored(
-    bed: &Testbed,
+    targets: &Targets,
     guest: &Guest,
     load: &Load<'_>,
 ) -> anyhow::Result<()> {
     for path in [0, 1] {
-        volume::remove_listener(bed, TARGET, path).await?;
+        volume::remove_listener(targets, TARGET, path).await?;
         path_is(guest, path, "connecting").await?;
         undisturbed(load).await?;
-        volume::add_listener(bed, TARGET, path).await?;
+        volume::add_listener(targets, TARGET, path).await?;
         path_is(guest, path, "live").await?;
         undisturbed(load).await?;
     }
@@ -207,26 +212,30 @@ async fn path_is(guest: &Guest, path: usize, state: &str) -> anyhow::Result<()> 
     guest.until(&format!("path {path} is {state}"), NOTICED, &command).await.map(drop)
 }
 
-async fn the_target_is_killed(bed: &mut Testbed, guest: &Guest, load: &Load<'_>) -> anyhow::Result<()> {
-    bed.kill_target(TARGET).await?;
+async fn the_target_is_killed(targets: &mut Targets, guest: &Guest, load: &Load<'_>) -> anyhow::Result<()> {
+    targets.kill(TARGET).await?;
     for path in [0, 1] {
         path_is(guest, path, "connecting").await?;
     }
-    serve_again(bed).await?;
+    serve_again(targets).await?;
     for path in [0, 1] {
         path_is(guest, path, "live").await?;
     }
     undisturbed(load).await
 }
 
-async fn serve_again(bed: &mut Testbed) -> anyhow::Result<()> {
-    bed.start_target(TARGET).await?;
-    volume::open_disk(bed, TARGET).await?;
-    volume::export(bed, TARGET).await
+async fn serve_again(targets: &mut Targets) -> anyhow::Result<()> {
+    targets.start(TARGET).await?;
+    volume::open_disk(targets, TARGET).await?;
+    volume::export(targets, TARGET).await
 }
 
 /// Files that were synced are there after the host's power was cut and the target was killed, at once.
-async fn what_was_synced_survives_everything(bed: &mut Testbed, guest: Guest) -> anyhow::Result<()> {
+async fn what_was_synced_survives_everything(
+    bed: &Testbed,
+    targets: &mut Targets,
+    guest: Guest,
+) -> anyhow::Result<()> {
     let mut sums = String::new();
     for (fs, _) in &VOLUMES[1..] {
         guest.sh(&format!("dd if=/dev/urandom of=/mnt/{fs}/synced bs=1M count=8 conv=fsync status=none && sync /mnt/{fs}")).await?;
@@ -235,9 +244,9 @@ async fn what_was_synced_survives_everything(bed: &mut Testbed, guest: Guest) ->
         guest.sh(&format!("dd if=/dev/zero of=/mnt/{fs}/unsynced bs=1M count=8 status=none")).await?;
     }
     guest.power_cut().await?;
-    bed.kill_target(TARGET).await?;
-    serve_again(bed).await?;
-    let guest = bed.boot().await?;
+    targets.kill(TARGET).await?;
+    serve_again(targets).await?;
+    let guest = bed.boot(targets.dir()).await?;
     guest.sh(&format!("nvme connect -t tcp -a {} -s {PORT} -n {NQN}", PATHS[0])).await?;
     std::fs::write(guest.share().join("sums"), sums)?;
     for (fs, _) in &VOLUMES[1..] {

@@ -1,7 +1,7 @@
 //! Thin volumes in an lvstore on a file, exported as the namespaces of one subsystem on both paths.
 
 use serde_json::{Value, json};
-use vda_integration::linux_host::{PATHS, Testbed};
+use vda_integration::{Targets, linux_host::PATHS};
 
 pub(crate) const NQN: &str = "nqn.2016-06.io.vda:test:linux";
 pub(crate) const PORT: &str = "4420";
@@ -19,75 +19,75 @@ pub(crate) fn address(path: usize) -> Value {
 }
 
 /// A disk with an lvstore and the volumes on target `name`.
-pub(crate) async fn make(bed: &Testbed, name: &str) -> anyhow::Result<()> {
-    let file = std::fs::File::create(bed.dir().join("disk"))?;
+pub(crate) async fn make(targets: &Targets, name: &str) -> anyhow::Result<()> {
+    let file = std::fs::File::create(targets.dir().join("disk"))?;
     file.set_len(2 << 30)?;
-    open_disk(bed, name).await?;
+    open_disk(targets, name).await?;
     let create = json!({"bdev_name": "disk", "lvs_name": LVSTORE, "cluster_sz": CLUSTER});
-    bed.rpc(name, "bdev_lvol_create_lvstore", create).await?;
+    targets.rpc(name, "bdev_lvol_create_lvstore", create).await?;
     for (volume, mib) in VOLUMES {
         let create =
             json!({"lvs_name": LVSTORE, "lvol_name": volume, "size_in_mib": mib, "thin_provision": true});
-        bed.rpc(name, "bdev_lvol_create", create).await?;
+        targets.rpc(name, "bdev_lvol_create", create).await?;
     }
     Ok(())
 }
 
 /// The disk that a killed target had.
-pub(crate) async fn open_disk(bed: &Testbed, name: &str) -> anyhow::Result<()> {
-    let create = json!({"name": "disk", "filename": bed.dir().join("disk"), "block_size": 4096});
-    bed.rpc(name, "bdev_aio_create", create).await.map(drop)
+pub(crate) async fn open_disk(targets: &Targets, name: &str) -> anyhow::Result<()> {
+    let create = json!({"name": "disk", "filename": targets.dir().join("disk"), "block_size": 4096});
+    targets.rpc(name, "bdev_aio_create", create).await.map(drop)
 }
 
 /// Exports the volumes on both paths, the first of which is optimized; waits for those that examining the disk brings back.
-pub(crate) async fn export(bed: &Testbed, name: &str) -> anyhow::Result<()> {
-    bed.rpc(name, "nvmf_create_transport", json!({"trtype": "TCP"})).await?;
+pub(crate) async fn export(targets: &Targets, name: &str) -> anyhow::Result<()> {
+    targets.rpc(name, "nvmf_create_transport", json!({"trtype": "TCP"})).await?;
     let create = json!({"nqn": NQN, "serial_number": "VDA0001", "model_number": "VDA", "ana_reporting": true, "allow_any_host": true});
-    bed.rpc(name, "nvmf_create_subsystem", create).await?;
+    targets.rpc(name, "nvmf_create_subsystem", create).await?;
     for (nsid, (volume, _)) in (1..).zip(VOLUMES) {
         let bdev = alias(volume);
-        bed.rpc(name, "bdev_get_bdevs", json!({"name": bdev, "timeout": 10_000})).await?;
+        targets.rpc(name, "bdev_get_bdevs", json!({"name": bdev, "timeout": 10_000})).await?;
         let namespace = json!({
             "bdev_name": bdev,
             "nsid": nsid,
             "uuid": format!("00000000-0000-4000-8000-00000000000{nsid}"),
             "nguid": format!("0000000000000000000000000000000{nsid}"),
         });
-        bed.rpc(name, "nvmf_subsystem_add_ns", json!({"nqn": NQN, "namespace": namespace})).await?;
+        targets.rpc(name, "nvmf_subsystem_add_ns", json!({"nqn": NQN, "namespace": namespace})).await?;
     }
     // Last: a host that finds the subsystem without its namespaces takes them for deleted.
     for path in 0..PATHS.len() {
-        add_listener(bed, name, path).await?;
+        add_listener(targets, name, path).await?;
         let listen = json!({"nqn": DISCOVERY, "listen_address": address(path)});
-        bed.rpc(name, "nvmf_subsystem_add_listener", listen).await?;
+        targets.rpc(name, "nvmf_subsystem_add_listener", listen).await?;
     }
     Ok(())
 }
 
 /// Adds the listener of a path, with the ANA state it has from the start.
-pub(crate) async fn add_listener(bed: &Testbed, name: &str, path: usize) -> anyhow::Result<()> {
+pub(crate) async fn add_listener(targets: &Targets, name: &str, path: usize) -> anyhow::Result<()> {
     let state = if path == 0 { "optimized" } else { "non_optimized" };
     let listen = json!({"nqn": NQN, "listen_address": address(path), "ana_state": state});
-    bed.rpc(name, "nvmf_subsystem_add_listener", listen).await.map(drop)
+    targets.rpc(name, "nvmf_subsystem_add_listener", listen).await.map(drop)
 }
 
-pub(crate) async fn remove_listener(bed: &Testbed, name: &str, path: usize) -> anyhow::Result<()> {
+pub(crate) async fn remove_listener(targets: &Targets, name: &str, path: usize) -> anyhow::Result<()> {
     let listen = json!({"nqn": NQN, "listen_address": address(path)});
-    bed.rpc(name, "nvmf_subsystem_remove_listener", listen).await.map(drop)
+    targets.rpc(name, "nvmf_subsystem_remove_listener", listen).await.map(drop)
 }
 
-pub(crate) async fn set_ana(bed: &Testbed, name: &str, path: usize, state: &str) -> anyhow::Result<()> {
+pub(crate) async fn set_ana(targets: &Targets, name: &str, path: usize, state: &str) -> anyhow::Result<()> {
     let set = json!({"nqn": NQN, "listen_address": address(path), "ana_state": state});
-    bed.rpc(name, "nvmf_subsystem_listener_set_ana_state", set).await.map(drop)
+    targets.rpc(name, "nvmf_subsystem_listener_set_ana_state", set).await.map(drop)
 }
 
-pub(crate) async fn grow(bed: &Testbed, name: &str, volume: &str, mib: u64) -> anyhow::Result<()> {
-    bed.rpc(name, "bdev_lvol_resize", json!({"name": alias(volume), "size_in_mib": mib})).await.map(drop)
+pub(crate) async fn grow(targets: &Targets, name: &str, volume: &str, mib: u64) -> anyhow::Result<()> {
+    targets.rpc(name, "bdev_lvol_resize", json!({"name": alias(volume), "size_in_mib": mib})).await.map(drop)
 }
 
 /// Bytes of a volume that have space of their own.
-pub(crate) async fn allocated(bed: &Testbed, name: &str, volume: &str) -> anyhow::Result<u64> {
-    let bdevs = bed.rpc(name, "bdev_get_bdevs", json!({"name": alias(volume)})).await?;
+pub(crate) async fn allocated(targets: &Targets, name: &str, volume: &str) -> anyhow::Result<u64> {
+    let bdevs = targets.rpc(name, "bdev_get_bdevs", json!({"name": alias(volume)})).await?;
     let clusters = bdevs[0]["driver_specific"]["lvol"]["num_allocated_clusters"].as_u64();
     clusters.map(|count| count * CLUSTER).ok_or_else(|| anyhow::anyhow!("no clusters in {bdevs}"))
 }
