@@ -30,6 +30,7 @@ const START: Duration = Duration::from_secs(30);
 /// What a cluster consists of.
 #[derive(Clone, Copy, Debug)]
 pub struct Builder {
+    storage: &'static str,
     portals: usize,
     monitors: usize,
     dns: usize,
@@ -39,6 +40,12 @@ pub struct Builder {
 }
 
 impl Builder {
+    /// The address where all targets serve NVMe/TCP; loopback unless said.
+    #[must_use]
+    pub fn storage(self, storage: &'static str) -> Self {
+        Self { storage, ..self }
+    }
+
     /// Portals.
     #[must_use]
     pub fn portals(self, portals: usize) -> Self {
@@ -90,6 +97,7 @@ impl Builder {
 #[derive(Debug)]
 pub(crate) struct Layout {
     dir: TempDir,
+    pub(crate) storage: &'static str,
     pub(crate) etcd: Port,
     pub(crate) etcd_peer: Port,
     pub(crate) portals: Vec<Port>,
@@ -131,6 +139,7 @@ impl Layout {
             dns: nodes(builder.dns)?,
             cns: nodes(builder.cns)?,
             pd_paths,
+            storage: builder.storage,
             dir,
         })
     }
@@ -161,7 +170,7 @@ pub struct Cluster {
 impl Cluster {
     /// One portal, one monitor, 2 disk nodes with 2 disks of 256 MiB each, 2 controller nodes.
     pub fn builder() -> Builder {
-        Builder { portals: 1, monitors: 1, dns: 2, pds_per_dn: 2, pd_mib: 256, cns: 2 }
+        Builder { storage: "127.0.0.1", portals: 1, monitors: 1, dns: 2, pds_per_dn: 2, pd_mib: 256, cns: 2 }
     }
 
     /// All processes, in an order in which they can be started.
@@ -306,12 +315,12 @@ impl Cluster {
 
     /// Where the target of disk node `n` serves NVMe/TCP.
     pub fn dn_listener(&self, n: usize) -> String {
-        self.layout.dns[n].nvmf.address()
+        format!("{}:{}", self.layout.storage, self.layout.dns[n].nvmf.number())
     }
 
     /// Where the target of controller node `n` serves NVMe/TCP.
     pub fn cn_listener(&self, n: usize) -> String {
-        self.layout.cns[n].nvmf.address()
+        format!("{}:{}", self.layout.storage, self.layout.cns[n].nvmf.number())
     }
 
     /// The file behind a physical disk.

@@ -151,7 +151,7 @@ fn agent(layout: &Layout, role: Role, address: &str, port: u16) -> Vec<OsString>
         other => other,
     };
     let listener =
-        json!({"trtype": "tcp", "traddr": "127.0.0.1", "adrfam": "ipv4", "trsvcid": port.to_string()});
+        json!({"trtype": "tcp", "traddr": layout.storage, "adrfam": "ipv4", "trsvcid": port.to_string()});
     words([
         "--address",
         address,

@@ -5,6 +5,7 @@
 
 #![allow(clippy::unwrap_used)]
 
+mod array;
 mod one_target;
 mod volume;
 
