@@ -63,11 +63,23 @@ closed! {
 }
 
 /// An element of the reply of [`BdevRaidGetBdevs`].
-#[derive(Debug, Clone, PartialEq, serde::Serialize, serde::Deserialize)]
+#[derive(Debug, Clone, PartialEq, serde::Serialize)]
 pub struct RaidBdev {
     pub name: String,
     #[serde(flatten)]
     pub info: RaidInfo,
+}
+
+impl<'de> serde::Deserialize<'de> for RaidBdev {
+    /// SPDK writes `uuid` twice here, once for the method and once with the rest (`bdev_raid_rpc.c`, `bdev_raid.c`): the last one counts.
+    fn deserialize<D: serde::Deserializer<'de>>(source: D) -> Result<Self, D::Error> {
+        use serde::de::Error as _;
+        let mut fields = serde_json::Map::<String, serde_json::Value>::deserialize(source)?;
+        let name = fields.remove("name").ok_or_else(|| D::Error::missing_field("name"))?;
+        let name = serde_json::from_value(name).map_err(D::Error::custom)?;
+        let info = serde_json::from_value(fields.into()).map_err(D::Error::custom)?;
+        Ok(Self { name, info })
+    }
 }
 
 /// A slot of a raid.
@@ -120,3 +132,7 @@ object! {
         ;
     }
 }
+
+#[cfg(test)]
+#[path = "raid_tests.rs"]
+mod tests;
