@@ -53,6 +53,12 @@ fn lock<X>(mutex: &Mutex<X>) -> MutexGuard<'_, X> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
+/// A VD that is not exported yet hides nothing, and each array waits for its VDs: a listing of all raids for that would make the time to
+/// create an array grow with the number of arrays there are. Behind a raid that cannot be made one may be that is no bdev.
+fn obscure(id: &Id, fault: &Fault) -> bool {
+    !(matches!(id, Id::Member(..)) && fault.op == "bdev_nvme_attach_controller")
+}
+
 /// How a ledger names a leg.
 pub(crate) fn leg_record(da: DaId, leg: u32) -> String {
     format!("leg:{da}:{leg}")
@@ -198,6 +204,10 @@ impl<T: Target> Driver for ControllerNode<T> {
         report::report(self, *da, wanted, settled, previous, book)
     }
 
+    fn obscure(&self, id: &Id, fault: &Fault) -> bool {
+        obscure(id, fault)
+    }
+
     fn component_of(&self, id: &Id) -> Key {
         match id {
             Id::Member(da, _)
@@ -225,3 +235,7 @@ impl<T: Target> Driver for ControllerNode<T> {
         prepare(&self.target, &self.transport).await
     }
 }
+
+#[cfg(test)]
+#[path = "driver_tests.rs"]
+mod tests;

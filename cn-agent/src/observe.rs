@@ -83,10 +83,14 @@ fn raid_state(id: &Id, raid: &RaidInfo) -> State {
 
 /// A raid that is not online is no bdev: only a listing shows it.
 async fn find_hidden_raids(target: &impl Rpc, found: &mut BTreeMap<Id, Observed<State>>) {
-    let raids = target.call(BdevRaidGetBdevs::new(RaidCategory::All)).await;
-    let hidden = found.iter_mut().filter(|(id, state)| {
+    let may_hide = |(id, state): &(&Id, &mut Observed<State>)| {
         matches!(id, Id::Mirror(..) | Id::Group(..) | Id::Concat(..)) && matches!(state, Observed::Absent)
-    });
+    };
+    let mut hidden = found.iter_mut().filter(may_hide).peekable();
+    if hidden.peek().is_none() {
+        return;
+    }
+    let raids = target.call(BdevRaidGetBdevs::new(RaidCategory::All)).await;
     match raids {
         Ok(raids) => {
             for (id, state) in hidden {

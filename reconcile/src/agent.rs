@@ -126,6 +126,11 @@ pub trait Driver: Perform<Self::Domain> + Send + Sync + 'static {
         book: &mut Book,
     ) -> Option<Report<Self::Status>>;
 
+    /// Whether a look by name may not show what this failure is about, so that the next look has to be [`Depth::Thorough`].
+    fn obscure(&self, _id: &<Self::Domain as Domain>::Id, _fault: &Fault) -> bool {
+        true
+    }
+
     /// The component a leftover belongs to when no desired state says so.
     fn component_of(&self, id: &<Self::Domain as Domain>::Id) -> Self::Key;
 

@@ -42,6 +42,10 @@ struct Node {
     refused: Mutex<BTreeSet<u32>>,
     calls: Mutex<Vec<(u32, Act)>>,
     blind: AtomicBool,
+    /// How closely it was looked at, look by look.
+    looks: Mutex<Vec<Depth>>,
+    /// What fails shows when looked at by name.
+    plain: AtomicBool,
 }
 
 #[derive(Clone, Default)]
@@ -76,7 +80,8 @@ impl Driver for Toy {
         desired
     }
 
-    async fn observe(&self, ids: &BTreeSet<u32>, _: Depth) -> Actual<Things> {
+    async fn observe(&self, ids: &BTreeSet<u32>, depth: Depth) -> Actual<Things> {
+        self.0.looks.lock().unwrap().push(depth);
         if self.0.blind.load(Ordering::SeqCst) {
             return Actual::unknown(ids);
         }
@@ -109,6 +114,10 @@ impl Driver for Toy {
         let initialised = settled.actual.known(key).map(|()| key.to_string()).into_iter().collect();
         let status = format!("{word} {}", wanted.want);
         Some(Report { status, recheck: None, initialised, gone: BTreeSet::new() })
+    }
+
+    fn obscure(&self, _: &u32, _: &Fault) -> bool {
+        !self.0.plain.load(Ordering::SeqCst)
     }
 
     fn component_of(&self, id: &u32) -> u32 {
@@ -350,4 +359,25 @@ async fn a_silent_node_still_beats() {
     assert!(started.elapsed() <= Duration::from_millis(2500));
     scene.shutdown.cancel();
     assert_eq!(feed.next().await.err(), Some(FeedEnd::Stopping));
+}
+
+#[tokio::test(start_paused = true)]
+async fn only_an_obscure_failure_has_the_node_looked_at_thoroughly() {
+    for plain in [false, true] {
+        // No look at everything in between, which would count too.
+        let scene = Scene::start(AgentOptions {
+            resync_interval: Duration::from_secs(3600),
+            ..AgentOptions::default()
+        });
+        scene.node.plain.store(plain, Ordering::SeqCst);
+        scene.node.refused.lock().unwrap().insert(1);
+        scene.offer(10, &[1]).await;
+        while scene.node.calls.lock().unwrap().len() < 3 {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        let looks = scene.node.looks.lock().unwrap().clone();
+        assert_eq!(looks.contains(&Depth::Thorough), !plain, "{looks:?}");
+        assert_eq!(looks[0], Depth::Usual);
+        scene.shutdown.cancel();
+    }
 }

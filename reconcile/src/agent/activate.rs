@@ -171,6 +171,8 @@ impl<V: Driver, T: Target> Agent<V, T> {
         entry.running = false;
         entry.leftovers.retain(|id| !outcome.actual.absent(id));
         let again = std::mem::take(&mut entry.again);
+        let obscure = outcome.failures.iter().any(|(id, fault)| self.inner.driver.obscure(id, fault));
+        entry.depth = if obscure { Depth::Thorough } else { Depth::Usual };
         let next = entry.next(&self.inner.options, outcome, again, recheck, now);
         if entry.wanted.is_none() && entry.leftovers.is_empty() && !again {
             state.forget(key);
@@ -218,7 +220,6 @@ impl<V: Driver> Entry<V> {
         let failed = !outcome.failures.is_empty();
         let unknown = outcome.actual.seen.values().any(|seen| matches!(seen.state, Observed::Unknown));
         let stuck = failed || unknown || !outcome.plan.blocked.is_empty() || !outcome.plan.refused.is_empty();
-        self.depth = if failed { Depth::Thorough } else { Depth::Usual };
         self.attempts = if stuck { self.attempts.saturating_add(1) } else { 0 };
         if again {
             return Some(now);
