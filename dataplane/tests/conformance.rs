@@ -83,3 +83,21 @@ fn grow_raid0() {
 fn grow_concat() {
     scenario::run("grow_concat", include_str!("conformance/grow_concat.jsonl"));
 }
+
+/// Snapshots, clones, external snapshots, parents, shallow copies, and what is deleted with them; with every refusal.
+#[test]
+fn lvol_family() {
+    scenario::run("lvol_family", include_str!("conformance/lvol_family.jsonl"));
+}
+
+/// Clones of a bdev that is missing after a restart, and comes.
+#[test]
+fn lvol_external() {
+    scenario::run("lvol_external", include_str!("conformance/lvol_external.jsonl"));
+}
+
+/// A bdev that somebody may write is no external snapshot.
+#[test]
+fn lvol_writer() {
+    scenario::run("lvol_writer", include_str!("conformance/lvol_writer.jsonl"));
+}

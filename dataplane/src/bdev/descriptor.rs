@@ -19,6 +19,8 @@ pub enum ClaimType {
     ExclusiveWrite,
     /// Only this descriptor writes, others may read (lvstores).
     ReadManyWriteOne,
+    /// Nobody writes, and any number of descriptors claim it like that (external snapshots).
+    ReadManyWriteNone,
 }
 
 impl ClaimType {
@@ -27,6 +29,7 @@ impl ClaimType {
         match self {
             Self::ExclusiveWrite => "exclusive_write",
             Self::ReadManyWriteOne => "read_many_write_one",
+            Self::ReadManyWriteNone => "read_many_write_none",
         }
     }
 }
@@ -34,7 +37,8 @@ impl ClaimType {
 pub(super) struct Claim {
     pub(super) kind: ClaimType,
     pub(super) module: &'static str,
-    holder: u64,
+    /// More than one only if nobody writes.
+    holders: Vec<u64>,
 }
 
 /// An open bdev. Closed, and its claim released, when dropped; I/O begun before goes on to its end.
@@ -51,10 +55,14 @@ impl Drop for Descriptor {
         if self.write {
             entry.writers.set(entry.writers.get() - 1);
         }
-        let own = entry.claim.borrow().as_ref().is_some_and(|c| c.holder == self.id);
-        if own {
-            entry.claim.replace(None);
+        let mut claim = entry.claim.borrow_mut();
+        if let Some(held) = claim.as_mut() {
+            held.holders.retain(|id| *id != self.id);
+            if held.holders.is_empty() {
+                *claim = None;
+            }
         }
+        drop(claim);
         if entry.removing.get() {
             entry.quiesced.notify_waiters();
             entry.quiesced.notify_one();
@@ -109,23 +117,31 @@ impl Descriptor {
     }
 
     /// Takes the bdev for `module` until the descriptor is dropped: others can not open it for writing, nor claim it.
-    /// A descriptor that was opened for reading becomes writable, as in SPDK.
+    /// A descriptor that was opened for reading becomes writable, as in SPDK, unless the claim is that nobody writes.
     ///
     /// # Errors
     /// [`BdevError::Claimed`] if it is claimed; [`BdevError::Busy`] if somebody else has it open for writing.
     pub fn claim(&mut self, kind: ClaimType, module: &'static str) -> Result<(), BdevError> {
         let name = || self.entry.name.clone();
-        if let Some(claim) = self.entry.claim.borrow().as_ref() {
+        let nobody_writes = kind == ClaimType::ReadManyWriteNone;
+        if let Some(claim) = self.entry.claim.borrow_mut().as_mut() {
+            if nobody_writes && claim.kind == kind {
+                claim.holders.push(self.id);
+                return Ok(());
+            }
             return Err(BdevError::Claimed { name: name(), by: claim.module.to_owned() });
         }
         if self.entry.writers.get() > usize::from(self.write) {
             return Err(BdevError::Claimed { name: name(), by: "another writer".to_owned() });
         }
-        if !self.write {
+        if nobody_writes && self.write {
+            return Err(BdevError::Claimed { name: name(), by: "this writer".to_owned() });
+        }
+        if !self.write && !nobody_writes {
             self.write = true;
             self.entry.writers.set(self.entry.writers.get() + 1);
         }
-        self.entry.claim.replace(Some(Claim { kind, module, holder: self.id }));
+        self.entry.claim.replace(Some(Claim { kind, module, holders: vec![self.id] }));
         Ok(())
     }
 

@@ -148,6 +148,18 @@ impl SimDisk {
         after
     }
 
+    /// The disk after the power comes back: of what was written since the last flush is there what `keep` says of its block.
+    pub(crate) fn after_power_cut_with(&self, seed: u64, keep: impl Fn(u64) -> bool) -> Rc<Self> {
+        let after = Self::new(seed, self.block_size, self.num_blocks.get());
+        let per = u64::from(self.block_size) / SECTOR as u64;
+        for (at, versions) in self.sectors.borrow().iter() {
+            let newest = versions.volatile.last().filter(|_| keep(at / per)).map(|v| Rc::clone(&v.1));
+            let durable = newest.or_else(|| versions.durable.clone());
+            after.sectors.borrow_mut().insert(*at, Versions { durable, volatile: Vec::new() });
+        }
+        after
+    }
+
     /// The disk after kill -9 of the process: what was acknowledged is there, the rest may be.
     pub(crate) fn after_kill(&self, seed: u64) -> Rc<Self> {
         let after = Self::new(seed, self.block_size, self.num_blocks.get());

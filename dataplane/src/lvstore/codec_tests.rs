@@ -2,16 +2,40 @@
 
 use proptest::prelude::*;
 
+use super::super::journal::{JOURNAL_MAGIC, decode_journal_page, encode_journal};
+use super::super::state::Record;
 use super::*;
+
+fn clears() -> impl Strategy<Value = LvolClear> {
+    prop_oneof![Just(LvolClear::Unmap), Just(LvolClear::WriteZeroes), Just(LvolClear::None)]
+}
+
+fn parents() -> impl Strategy<Value = Parent> {
+    prop_oneof![
+        Just(Parent::None),
+        any::<u64>().prop_map(Parent::Lvol),
+        any::<u128>().prop_map(|uuid| Parent::External(Uuid::from_u128(uuid))),
+    ]
+}
 
 fn records() -> impl Strategy<Value = Record> {
     let name = "[a-z]{1,63}";
     prop_oneof![
-        (any::<u64>(), any::<u128>(), name, any::<bool>(), any::<u64>()).prop_map(
-            |(id, uuid, name, thin, clusters)| {
-                Record::Create { id, uuid: Uuid::from_u128(uuid), name, thin, clusters }
+        (any::<u64>(), any::<u128>(), name, any::<bool>(), clears(), any::<u64>()).prop_map(
+            |(id, uuid, name, thin, clear, clusters)| {
+                Record::Create { id, uuid: Uuid::from_u128(uuid), name, thin, clear, clusters }
             }
         ),
+        (any::<u64>(), any::<u128>(), name, any::<u64>()).prop_map(|(id, uuid, name, of)| {
+            Record::Snapshot { id, uuid: Uuid::from_u128(uuid), name, of }
+        }),
+        (any::<u64>(), any::<u128>(), name, any::<u64>(), parents()).prop_map(
+            |(id, uuid, name, clusters, parent)| {
+                Record::Clone { id, uuid: Uuid::from_u128(uuid), name, clusters, parent }
+            }
+        ),
+        (any::<u64>(), parents()).prop_map(|(id, parent)| Record::SetParent { id, parent }),
+        any::<u64>().prop_map(|id| Record::Inflated { id }),
         any::<u64>().prop_map(|id| Record::Delete { id }),
         (any::<u64>(), name).prop_map(|(id, name)| Record::Rename { id, name }),
         (any::<u64>(), any::<u64>()).prop_map(|(id, clusters)| Record::Resize { id, clusters }),
@@ -32,17 +56,22 @@ fn records() -> impl Strategy<Value = Record> {
 }
 
 fn states() -> impl Strategy<Value = State> {
-    let lvol =
-        ("[a-z]{1,63}", any::<bool>(), any::<bool>(), prop::collection::vec((0u64..3000, 0u32..9000), 0..60));
+    let extents = prop::collection::vec((0u64..3000, 0u32..9000, 1u32..40, any::<bool>()), 0..30);
+    let flags = (any::<bool>(), any::<bool>(), any::<bool>(), clears());
+    let lvol = ("[a-z]{1,63}", flags, parents(), extents);
     prop::collection::vec(lvol, 0..5).prop_map(|lvols| {
         let mut state = State::new("store".to_owned(), 9000);
-        for (n, (name, thin, read_only, mapped)) in lvols.into_iter().enumerate() {
-            let mut map = ClusterMap::default();
-            for (index, cluster) in mapped {
-                map.set(index, Some(cluster));
+        for (n, (name, (thin, read_only, snapshot, clear), parent, extents)) in lvols.into_iter().enumerate()
+        {
+            let mut lvol = Lvol::new(Uuid::from_u128(n as u128), &name, thin, 3100);
+            for (index, cluster, count, hole) in extents {
+                for n in 0..count {
+                    let entry = if hole { Entry::Hole } else { Entry::Mapped(cluster + n) };
+                    lvol.map.set(index + u64::from(n), entry);
+                }
             }
-            let uuid = Uuid::from_u128(n as u128);
-            state.lvols.insert(n as u64, Lvol { uuid, name, thin, read_only, clusters: 3000, map });
+            let reserved = !thin || n % 2 == 0;
+            state.lvols.insert(n as u64, Lvol { reserved, read_only, snapshot, clear, parent, ..lvol });
         }
         state
     })

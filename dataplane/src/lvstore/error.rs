@@ -17,11 +17,17 @@ pub enum LvolError {
     NoSpace,
     #[error("the device has more clusters than an lvstore can describe: use a bigger cluster_sz")]
     TooManyClusters,
-    /// A shrink of an lvol that somebody has open.
+    /// A shrink of an lvol that somebody has open, or something long is under way on it.
     #[error("lvol {name} is in use")]
     Busy { name: String },
     #[error("lvol {name} is read-only")]
     ReadOnly { name: String },
+    /// A snapshot with several clones can not be deleted.
+    #[error("{name} has more than one clone")]
+    HasClones { name: String },
+    /// What SPDK answers in words.
+    #[error("{0}")]
+    Refused(&'static str),
     #[error(transparent)]
     Bdev(#[from] BdevError),
     /// Metadata could not be read or written.
@@ -41,7 +47,8 @@ impl LvolError {
             Self::Invalid { .. } | Self::TooManyClusters => libc::EINVAL,
             Self::NoSpace => libc::ENOSPC,
             Self::Busy { .. } => libc::EBUSY,
-            Self::ReadOnly { .. } => libc::EPERM,
+            Self::ReadOnly { .. } | Self::HasClones { .. } => libc::EPERM,
+            Self::Refused(_) => libc::EINVAL,
             Self::Bdev(e) => e.errno(),
             Self::Io(e) => e.errno(),
             Self::Format(_) => libc::EILSEQ,

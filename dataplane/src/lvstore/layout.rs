@@ -12,6 +12,8 @@ pub(super) const DEFAULT_RATIO: u32 = 100;
 const GROWTH: u64 = 64;
 /// The longest extent encoding of one cluster in a checkpoint.
 pub(super) const EXTENT_BYTES: u64 = 12;
+/// Extents that a checkpoint has room for at least, per cluster: one for what is mapped, the others for holes in clones.
+const MIN_EXTENTS_PER_CLUSTER: u64 = 3;
 /// Checkpoint bytes reserved for the headers of lvols, per cluster, with its bounds.
 const HEADER_BYTES_PER_CLUSTER: u64 = 64;
 const HEADER_BYTES: std::ops::RangeInclusive<u64> = 64 << 10..=4 << 20;
@@ -43,8 +45,8 @@ fn clamp(v: u64, range: &std::ops::RangeInclusive<u64>) -> u64 {
 }
 
 fn fit(v: u64) -> Result<u32, LvolError> {
-    // The last value is "not mapped" in cluster maps.
-    u32::try_from(v).ok().filter(|v| *v < u32::MAX).ok_or(LvolError::TooManyClusters)
+    // The last two values have a meaning in cluster maps.
+    u32::try_from(v).ok().filter(|v| *v < u32::MAX - 1).ok_or(LvolError::TooManyClusters)
 }
 
 impl Layout {
@@ -69,10 +71,11 @@ impl Layout {
         }
         let clusters = num_blocks.saturating_mul(u64::from(block_size)) / u64::from(cluster_size);
         let growth = (GROWTH * u64::from(ratio) / 100).clamp(2, GROWTH);
-        let max_clusters = clusters.saturating_mul(growth).min(u64::from(u32::MAX) - 1);
+        let max_clusters = clusters.saturating_mul(growth).min(u64::from(u32::MAX) - 2);
         let header_budget = clamp(clusters * HEADER_BYTES_PER_CLUSTER, &HEADER_BYTES);
         // The header, a page for what does not depend on sizes, and the lvols.
-        let checkpoint_pages = 2 + (max_clusters * EXTENT_BYTES + header_budget).div_ceil(PAGE);
+        let extents = max_clusters.max(MIN_EXTENTS_PER_CLUSTER * clusters);
+        let checkpoint_pages = 2 + (extents * EXTENT_BYTES + header_budget).div_ceil(PAGE);
         let journal_pages = clamp(clusters / 8, &JOURNAL_PAGES);
         let md_bytes = (SUPER_PAGES + 2 * (checkpoint_pages + journal_pages)) * PAGE;
         let layout = Self {
@@ -104,6 +107,14 @@ impl Layout {
     /// First block of a data cluster.
     pub(super) fn cluster_lba(&self, cluster: u32) -> u64 {
         (u64::from(self.md_clusters) + u64::from(cluster)) * self.blocks_per_cluster()
+    }
+
+    /// Extents that fit a checkpoint beside the headers of the lvols. What is mapped takes at most one a cluster, and may split a run of
+    /// holes; the others are for runs of holes.
+    pub(super) fn max_extents(&self) -> u64 {
+        let bytes = (u64::from(self.checkpoint_pages).saturating_sub(2) * PAGE)
+            .saturating_sub(u64::from(self.header_budget));
+        bytes / EXTENT_BYTES
     }
 
     pub(super) fn page_lba(&self, page: u64) -> u64 {

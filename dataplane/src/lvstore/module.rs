@@ -1,4 +1,4 @@
-//! What `bdev_lvol_*` does.
+//! What `bdev_lvol_*` does with lvstores.
 
 use std::cell::RefCell;
 use std::rc::Rc;
@@ -8,14 +8,19 @@ use uuid::Uuid;
 
 use super::LvolError;
 use super::layout::{DEFAULT_CLUSTER, DEFAULT_RATIO, Layout};
-use super::state::{self, LvolId, Record};
-use super::store::{self, Store};
+use super::load;
+use super::plan::check_name;
+use super::shallow_copy::Copies;
+use super::state::{LvolId, Record};
+use super::store::{Order, Store};
+use super::view::{LvolInfo, StoreInfo, lvol_infos, store_info};
 use super::volume::{MODULE, Volume};
 use crate::bdev::{
     BdevError, BdevEvent, ClaimType, Descriptor, Events, Examiner, IoType, NewBdev, Registration, Registry,
 };
 
-const MIB: u64 = 1024 * 1024;
+/// Metadata pages that SPDK would take, in bytes.
+const MD_PAGES: std::ops::RangeInclusive<u32> = 4096..=65536;
 
 /// What is done with the whole bdev when an lvstore is made.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -36,6 +41,8 @@ pub struct CreateStore {
     pub clear_method: ClearMethod,
     /// Percent; how much room for growth the metadata gets. 100 if absent.
     pub num_md_pages_per_cluster_ratio: Option<u32>,
+    /// Bytes; checked as SPDK does, and without an effect: a metadata page has 4096 bytes.
+    pub md_page_size: Option<u32>,
 }
 
 /// An lvstore by uuid or by name.
@@ -45,38 +52,11 @@ pub enum LvsSelector<'a> {
     Name(&'a str),
 }
 
-/// What `bdev_lvol_get_lvstores` shows.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct StoreInfo {
-    pub uuid: Uuid,
-    pub name: String,
-    pub base_bdev: String,
-    pub total_data_clusters: u64,
-    pub free_clusters: u64,
-    /// Bytes.
-    pub block_size: u64,
-    /// Bytes.
-    pub cluster_size: u64,
-    /// Bytes.
-    pub max_growable_size: u64,
-}
-
-/// What `bdev_lvol_get_lvols` shows.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct LvolInfo {
-    pub alias: String,
-    pub uuid: Uuid,
-    pub name: String,
-    pub thin: bool,
-    pub num_allocated_clusters: u64,
-    pub lvs_name: String,
-    pub lvs_uuid: Uuid,
-}
-
 /// All lvstores of the process.
 pub struct LvolModule {
-    registry: Registry,
+    pub(super) registry: Registry,
     stores: RefCell<Vec<Rc<Store>>>,
+    pub(super) copies: Copies,
     /// One creation, load, rename or deletion of an lvstore at a time.
     admin: tokio::sync::Mutex<()>,
 }
@@ -89,6 +69,7 @@ impl Examiner for LvsExaminer {
         let module = self.0.upgrade();
         Box::pin(async move {
             let Some(module) = module else { return };
+            module.external_arrived(&name).await;
             match module.examine(&name).await {
                 Ok(()) => {}
                 Err(e) => tracing::error!(bdev = %name, error = %e, "lvstore can not be loaded"),
@@ -103,13 +84,14 @@ impl LvolModule {
         let module = Rc::new(Self {
             registry: registry.clone(),
             stores: RefCell::default(),
+            copies: Copies::default(),
             admin: tokio::sync::Mutex::default(),
         });
         registry.add_examiner(Rc::new(LvsExaminer(Rc::downgrade(&module))));
         module
     }
 
-    fn find(&self, select: LvsSelector<'_>) -> Result<Rc<Store>, LvolError> {
+    pub(super) fn find(&self, select: LvsSelector<'_>) -> Result<Rc<Store>, LvolError> {
         let is_it = |s: &&Rc<Store>| match select {
             LvsSelector::Name(name) => s.state.borrow().name == name,
             LvsSelector::Uuid(uuid) => Uuid::parse_str(uuid).is_ok_and(|u| u == s.uuid),
@@ -117,6 +99,10 @@ impl LvolModule {
         let (LvsSelector::Uuid(name) | LvsSelector::Name(name)) = select;
         let found = self.stores.borrow().iter().find(is_it).cloned();
         found.ok_or_else(|| LvolError::StoreNotFound { name: name.to_owned() })
+    }
+
+    pub(super) fn all(&self) -> Vec<Rc<Store>> {
+        self.stores.borrow().clone()
     }
 
     fn is_name_taken(&self, name: &str) -> bool {
@@ -136,7 +122,13 @@ impl LvolModule {
     pub async fn create_store(self: &Rc<Self>, params: CreateStore) -> Result<Uuid, LvolError> {
         let _one = self.admin.lock().await;
         let name = params.lvs_name;
-        state::check_name("lvs_name", &name)?;
+        check_name("lvs_name", &name)?;
+        if let Some(size) = params.md_page_size.filter(|s| *s != 0)
+            && !(MD_PAGES.contains(&size) && size.is_power_of_two())
+        {
+            let (value, allowed) = (size.to_string(), "a power of two from 4096 to 65536");
+            return Err(LvolError::Invalid { field: "md_page_size", value, allowed });
+        }
         let bdev = self.registry.canonical_name(&params.bdev_name)?;
         if self.is_name_taken(&name) {
             return Err(LvolError::Exists { what: "lvstore", name });
@@ -147,8 +139,8 @@ impl LvolModule {
         let layout = Layout::new(base.block_size(), base.num_blocks(), cluster, ratio)?;
         clear(&base, params.clear_method).await?;
         let uuid = Uuid::new_v4();
-        store::format(&base, uuid, layout, &name).await?;
-        let store = Store::load(base, uuid, layout).await?;
+        load::format(&base, uuid, layout, &name).await?;
+        let store = Store::load(base, load::Super { uuid, features: 0, layout }).await?;
         self.adopt(store, events);
         Ok(uuid)
     }
@@ -171,7 +163,7 @@ impl LvolModule {
     async fn examine(self: &Rc<Self>, bdev: &str) -> Result<(), LvolError> {
         let found = {
             let Ok((base, _events)) = self.registry.open(bdev, false) else { return Ok(()) };
-            store::read_super(&base).await?
+            load::read_super(&base).await?
         };
         if found.is_none() {
             return Ok(());
@@ -183,8 +175,9 @@ impl LvolModule {
             Err(LvolError::Bdev(BdevError::Claimed { .. } | BdevError::NotFound { .. })) => return Ok(()),
             Err(e) => return Err(e),
         };
-        let Some((uuid, layout)) = store::read_super(&base).await? else { return Ok(()) };
-        let store = Store::load(base, uuid, layout).await?;
+        let Some(sb) = load::read_super(&base).await? else { return Ok(()) };
+        let uuid = sb.uuid;
+        let store = Store::load(base, sb).await?;
         let name = store.state.borrow().name.clone();
         let uuid_taken = self.stores.borrow().iter().any(|s| s.uuid == uuid);
         if uuid_taken || self.is_name_taken(&name) {
@@ -192,23 +185,33 @@ impl LvolModule {
         }
         tracing::info!(lvstore = %name, bdev, "lvstore loaded");
         self.adopt(Rc::clone(&store), events);
-        let ids: Vec<_> = store.state.borrow().lvols.keys().copied().collect();
-        for id in ids {
-            if let Err(e) = self.publish(&store, id) {
-                tracing::error!(lvstore = %name, error = %e, "an lvol can not be made visible");
-            }
-        }
+        self.open_externals(&store);
+        self.publish_all(&store);
         Ok(())
     }
 
-    /// Registers the bdev of an lvol.
-    fn publish(&self, store: &Rc<Store>, id: LvolId) -> Result<(), LvolError> {
+    /// Registers the bdevs of all lvols that are complete and not registered yet.
+    pub(super) fn publish_all(&self, store: &Rc<Store>) {
+        let ids: Vec<_> = store.state.borrow().lvols.keys().copied().collect();
+        for id in ids {
+            if let Err(e) = self.publish(store, id) {
+                let name = &store.state.borrow().name;
+                tracing::error!(lvstore = %name, error = %e, "an lvol can not be made visible");
+            }
+        }
+    }
+
+    /// Registers the bdev of an lvol, unless it has one, or its external snapshot is missing.
+    pub(super) fn publish(&self, store: &Rc<Store>, id: LvolId) -> Result<(), LvolError> {
+        if store.volumes.borrow().contains_key(&id) || store.is_degraded(id) {
+            return Ok(());
+        }
         let (uuid, alias) = {
             let state = store.state.borrow();
             let Some(lvol) = state.lvols.get(&id) else { return Ok(()) };
             (lvol.uuid, format!("{}/{}", state.name, lvol.name))
         };
-        let bdev = Rc::new(Volume { store: Rc::clone(store), id, uuid });
+        let bdev = Rc::new(Volume { store: Rc::clone(store), id, uuid, gate: store.gate(id) });
         let new = NewBdev { name: uuid.to_string(), aliases: vec![alias], bdev };
         let registration = self.registry.register(new)?;
         store.volumes.borrow_mut().insert(id, registration);
@@ -221,6 +224,7 @@ impl LvolModule {
         let gone = volumes.iter().map(Registration::unregister);
         futures::future::join_all(gone).await;
         store.volumes.borrow_mut().clear();
+        store.esnaps.borrow_mut().clear();
         drop(store.close());
         self.stores.borrow_mut().retain(|s| !Rc::ptr_eq(s, store));
     }
@@ -236,9 +240,10 @@ impl LvolModule {
         let volumes: Vec<_> = store.volumes.borrow().values().cloned().collect();
         futures::future::join_all(volumes.iter().map(Registration::unregister)).await;
         store.volumes.borrow_mut().clear();
+        store.esnaps.borrow_mut().clear();
         self.stores.borrow_mut().retain(|s| !Rc::ptr_eq(s, &store));
         match store.close() {
-            Some(base) => store::wipe(&base).await,
+            Some(base) => load::wipe(&base).await,
             None => Ok(()),
         }
     }
@@ -251,14 +256,14 @@ impl LvolModule {
         let _one = self.admin.lock().await;
         let store = self.find(LvsSelector::Name(old))?;
         let _alone = store.admin.lock().await;
-        state::check_name("new_name", new)?;
+        check_name("new_name", new)?;
         if old == new {
             return Ok(());
         }
         if self.is_name_taken(new) {
             return Err(LvolError::Exists { what: "lvstore", name: new.to_owned() });
         }
-        store.commit(Record::RenameStore { name: new.to_owned() }, true).await?;
+        store.commit(Record::RenameStore { name: new.to_owned() }, Order::Durable).await?;
         for (id, volume) in store.volumes.borrow().iter() {
             let state = store.state.borrow();
             let Some(lvol) = state.lvols.get(id) else { continue };
@@ -280,7 +285,7 @@ impl LvolModule {
         let blocks = store.on_base(Descriptor::num_blocks)?;
         let clusters = store.layout.data_clusters(blocks);
         if clusters > store.state.borrow().clusters {
-            store.commit(Record::Grow { clusters }, true).await?;
+            store.commit(Record::Grow { clusters }, Order::Durable).await?;
         }
         Ok(())
     }
@@ -308,128 +313,6 @@ impl LvolModule {
         };
         Ok(stores.iter().flat_map(|s| lvol_infos(s)).collect())
     }
-
-    /// Finds an lvol by uuid or by `lvstore/lvol`.
-    fn resolve(&self, name: &str) -> Result<(Rc<Store>, LvolId), LvolError> {
-        let by_uuid = Uuid::parse_str(name).ok();
-        for store in self.stores.borrow().iter() {
-            let state = store.state.borrow();
-            let id = match by_uuid {
-                Some(uuid) => state.lvols.iter().find(|(_, l)| l.uuid == uuid).map(|(id, _)| *id),
-                None => name
-                    .strip_prefix(&state.name)
-                    .and_then(|rest| rest.strip_prefix('/'))
-                    .and_then(|lvol| state.find(lvol)),
-            };
-            if let Some(id) = id {
-                return Ok((Rc::clone(store), id));
-            }
-        }
-        Err(LvolError::VolumeNotFound { name: name.to_owned() })
-    }
-
-    /// Like [`Self::resolve`], with the lvstore's administration locked.
-    async fn locked(
-        &self,
-        name: &str,
-    ) -> Result<(Rc<Store>, LvolId, tokio::sync::OwnedMutexGuard<()>), LvolError> {
-        let (store, id) = self.resolve(name)?;
-        let guard = std::sync::Arc::clone(&store.admin).lock_owned().await;
-        if !store.state.borrow().lvols.contains_key(&id) {
-            return Err(LvolError::VolumeNotFound { name: name.to_owned() });
-        }
-        Ok((store, id, guard))
-    }
-
-    /// `bdev_lvol_create`: an lvol of at least `size_in_mib`, rounded up to clusters.
-    ///
-    /// # Errors
-    /// -19 no such lvstore, -22 bad name or size, -17 taken name, -28 no space.
-    pub async fn create(
-        &self,
-        select: LvsSelector<'_>,
-        name: &str,
-        size_in_mib: u64,
-        thin: bool,
-    ) -> Result<Uuid, LvolError> {
-        let store = self.find(select)?;
-        let _alone = std::sync::Arc::clone(&store.admin).lock_owned().await;
-        let clusters = clusters_for(&store, size_in_mib)?;
-        let uuid = Uuid::new_v4();
-        let record = store.state.borrow().plan_create(&store.layout, uuid, name, thin, clusters)?;
-        let alias = format!("{}/{name}", store.state.borrow().name);
-        if self.registry.canonical_name(&alias).is_ok() {
-            return Err(LvolError::Exists { what: "bdev", name: alias });
-        }
-        let id = store.state.borrow().next_id;
-        store.commit(record, true).await?;
-        self.publish(&store, id)?;
-        Ok(uuid)
-    }
-
-    /// `bdev_lvol_delete`: takes the bdev from whoever has it open and frees its clusters.
-    ///
-    /// # Errors
-    /// -19, or the errno of an I/O error.
-    pub async fn delete(&self, name: &str) -> Result<(), LvolError> {
-        let (store, id, _alone) = self.locked(name).await?;
-        let volume = store.volumes.borrow().get(&id).cloned();
-        if let Some(volume) = volume {
-            volume.unregister().await;
-        }
-        store.volumes.borrow_mut().remove(&id);
-        Ok(store.commit(Record::Delete { id }, true).await?)
-    }
-
-    /// `bdev_lvol_rename`, within its lvstore.
-    ///
-    /// # Errors
-    /// -19, -22 not a name, -17 taken.
-    pub async fn rename(&self, old: &str, new: &str) -> Result<(), LvolError> {
-        let (store, id, _alone) = self.locked(old).await?;
-        let (from, to, record) = {
-            let state = store.state.borrow();
-            let name = state.lvols.get(&id).map(|l| l.name.clone()).unwrap_or_default();
-            if name == new {
-                return Ok(());
-            }
-            let record = state.plan_rename(id, new)?;
-            (format!("{}/{name}", state.name), format!("{}/{new}", state.name), record)
-        };
-        if self.registry.canonical_name(&to).is_ok() {
-            return Err(LvolError::Exists { what: "bdev", name: to });
-        }
-        store.commit(record, true).await?;
-        let volume = store.volumes.borrow().get(&id).cloned();
-        Ok(volume.map_or(Ok(()), |v| v.replace_alias(&from, &to))?)
-    }
-
-    /// `bdev_lvol_resize`, rounded up to clusters. A shrink of an open lvol is refused and changes nothing.
-    ///
-    /// # Errors
-    /// -19, -28 no space, -16 a shrink while open, -1 read-only.
-    pub async fn resize(&self, name: &str, size_in_mib: u64) -> Result<(), LvolError> {
-        let (store, id, _alone) = self.locked(name).await?;
-        let clusters = clusters_for(&store, size_in_mib)?;
-        let volume = store.volumes.borrow().get(&id).cloned();
-        let in_use = volume.as_ref().is_some_and(Registration::is_busy);
-        let record = store.state.borrow().plan_resize(&store.layout, id, clusters, in_use)?;
-        let Some(record) = record else { return Ok(()) };
-        store.commit(record, true).await?;
-        if let Some(volume) = volume {
-            volume.notify_resize();
-        }
-        Ok(())
-    }
-
-    /// `bdev_lvol_set_read_only`, for ever.
-    ///
-    /// # Errors
-    /// -19, or the errno of an I/O error.
-    pub async fn set_read_only(&self, name: &str) -> Result<(), LvolError> {
-        let (store, id, _alone) = self.locked(name).await?;
-        Ok(store.commit(Record::SetReadOnly { id }, true).await?)
-    }
 }
 
 async fn clear(base: &Descriptor, method: ClearMethod) -> Result<(), LvolError> {
@@ -440,43 +323,6 @@ async fn clear(base: &Descriptor, method: ClearMethod) -> Result<(), LvolError> 
         ClearMethod::Unmap | ClearMethod::None => {}
     }
     Ok(())
-}
-
-fn clusters_for(store: &Store, size_in_mib: u64) -> Result<u64, LvolError> {
-    let bytes = size_in_mib.checked_mul(MIB).ok_or_else(|| LvolError::Invalid {
-        field: "size_in_mib",
-        value: size_in_mib.to_string(),
-        allowed: "a size below 2^64 bytes",
-    })?;
-    Ok(bytes.div_ceil(u64::from(store.layout.cluster_size)))
-}
-
-fn store_info(store: &Store) -> StoreInfo {
-    let state = store.state.borrow();
-    StoreInfo {
-        uuid: store.uuid,
-        name: state.name.clone(),
-        base_bdev: store.base_name().to_owned(),
-        total_data_clusters: u64::from(state.clusters),
-        free_clusters: state.free_clusters(),
-        block_size: u64::from(store.layout.block_size),
-        cluster_size: u64::from(store.layout.cluster_size),
-        max_growable_size: store.layout.max_growable_size(),
-    }
-}
-
-fn lvol_infos(store: &Store) -> Vec<LvolInfo> {
-    let state = store.state.borrow();
-    let infos = state.lvols.values().map(|lvol| LvolInfo {
-        alias: format!("{}/{}", state.name, lvol.name),
-        uuid: lvol.uuid,
-        name: lvol.name.clone(),
-        thin: lvol.thin,
-        num_allocated_clusters: lvol.allocated(),
-        lvs_name: state.name.clone(),
-        lvs_uuid: store.uuid,
-    });
-    infos.collect()
 }
 
 #[cfg(test)]

@@ -2,6 +2,7 @@
 
 use bytes::{Bytes, BytesMut};
 
+use super::super::LvolClear;
 use super::*;
 use crate::bdev::malloc::{self, MallocParams};
 use crate::bdev::{IoError, malloc::MODULE as MALLOC};
@@ -56,7 +57,7 @@ fn overhead_is_about_that_of_spdk() {
             let info = module.stores(Some(named(&name))).unwrap().remove(0);
             assert!(info.total_data_clusters >= at_least, "{mib} MiB / {cluster}: {info:?}");
             assert_eq!(info.free_clusters, info.total_data_clusters);
-            assert!(info.max_growable_size >= 8 * mib * MIB, "{info:?}");
+            assert!(info.max_growable_size >= 8 * mib * u64::from(MIB32), "{info:?}");
         }
     });
 }
@@ -78,7 +79,13 @@ fn refusals_have_the_errno_of_spdk() {
         assert_eq!(create("m1", &"x".repeat(63), MIB32).await.map(|_| ()), Ok(()));
         let lvol = |name: &str, mib, thin| {
             let (module, name) = (Rc::clone(&module), name.to_owned());
-            async move { module.create(named("lvs"), &name, mib, thin).await.map(|_| ()).map_err(|e| e.errno()) }
+            async move {
+                module
+                    .create(named("lvs"), &name, mib, thin, LvolClear::Unmap)
+                    .await
+                    .map(|_| ())
+                    .map_err(|e| e.errno())
+            }
         };
         assert_eq!(lvol("a", 10, false).await, Ok(()));
         assert_eq!(lvol("a", 10, true).await, Err(libc::EEXIST));
@@ -99,9 +106,9 @@ fn thin_takes_on_write_and_gives_back_on_unmap_thick_reserves() {
         let (registry, module) = fresh(64).await;
         let free = || module.stores(None).unwrap()[0].free_clusters;
         let all = free();
-        module.create(named("lvs"), "thick", 10, false).await.unwrap();
+        module.create(named("lvs"), "thick", 10, false, LvolClear::Unmap).await.unwrap();
         assert_eq!(free(), all - 10);
-        module.create(named("lvs"), "thin", 1000, true).await.unwrap();
+        module.create(named("lvs"), "thin", 1000, true, LvolClear::Unmap).await.unwrap();
         assert_eq!(free(), all - 10);
         let (thin, _e) = registry.open("lvs/thin", true).unwrap();
         thin.write(300, Bytes::from(vec![7; 8192]), false).await.unwrap();
@@ -133,8 +140,8 @@ fn a_full_store_refuses_thin_writes_but_not_those_of_thick_lvols() {
     run(|| async {
         let (registry, module) = fresh(32).await;
         let all = module.stores(None).unwrap()[0].free_clusters;
-        module.create(named("lvs"), "thick", 5, false).await.unwrap();
-        module.create(named("lvs"), "thin", 1000, true).await.unwrap();
+        module.create(named("lvs"), "thick", 5, false, LvolClear::Unmap).await.unwrap();
+        module.create(named("lvs"), "thin", 1000, true, LvolClear::Unmap).await.unwrap();
         let (thin, _e) = registry.open("lvs/thin", true).unwrap();
         let one = Bytes::from(vec![1; 4096]);
         let writes = (0..all + 10).map(|i| thin.write(i * 256, one.clone(), false));
@@ -158,7 +165,7 @@ fn a_cluster_that_changes_hands_shows_zeros() {
         let (registry, module) = fresh(32).await;
         for round in 0..4u8 {
             let name = format!("v{round}");
-            module.create(named("lvs"), &name, 29, round % 2 == 0).await.unwrap();
+            module.create(named("lvs"), &name, 29, round % 2 == 0, LvolClear::Unmap).await.unwrap();
             let (d, _e) = registry.open(&format!("lvs/{name}"), true).unwrap();
             for cluster in 0..29u64 {
                 let block = cluster * 256 + 100;
@@ -180,7 +187,7 @@ fn a_cluster_that_changes_hands_shows_zeros() {
 fn a_refused_shrink_changes_nothing_and_an_unused_lvol_shrinks() {
     run(|| async {
         let (registry, module) = fresh(64).await;
-        module.create(named("lvs"), "v", 20, true).await.unwrap();
+        module.create(named("lvs"), "v", 20, true, LvolClear::Unmap).await.unwrap();
         let (d, mut events) = registry.open("lvs/v", true).unwrap();
         d.write(19 * 256, Bytes::from(vec![5; 4096]), false).await.unwrap();
         assert_eq!(module.resize("lvs/v", 10).await.unwrap_err().errno(), libc::EBUSY);
@@ -204,7 +211,7 @@ fn a_refused_shrink_changes_nothing_and_an_unused_lvol_shrinks() {
 fn names_follow_renames() {
     run(|| async {
         let (registry, module) = fresh(64).await;
-        let uuid = module.create(named("lvs"), "v", 20, true).await.unwrap();
+        let uuid = module.create(named("lvs"), "v", 20, true, LvolClear::Unmap).await.unwrap();
         module.rename("lvs/v", "w").await.unwrap();
         assert!(registry.info("lvs/v").is_err());
         module.rename_store("lvs", "pool").await.unwrap();
@@ -235,7 +242,7 @@ fn a_store_goes_with_its_bdev_and_comes_back_by_examine() {
         };
         files.create(file.clone()).unwrap();
         module.create_store(params("f", "lvs", MIB32)).await.unwrap();
-        module.create(named("lvs"), "v", 20, true).await.unwrap();
+        module.create(named("lvs"), "v", 20, true, LvolClear::Unmap).await.unwrap();
         let (d, mut events) = registry.open("lvs/v", true).unwrap();
         d.write(77, Bytes::from(vec![5; 4096]), false).await.unwrap();
         let before = module.stores(None).unwrap();
@@ -278,7 +285,7 @@ fn a_grown_bdev_gives_clusters() {
         drop(null);
         disk(&registry, "m0", 256);
         module.create_store(params("m0", "outer", MIB32)).await.unwrap();
-        module.create(named("outer"), "v", 64, true).await.unwrap();
+        module.create(named("outer"), "v", 64, true, LvolClear::Unmap).await.unwrap();
         module.create_store(params("outer/v", "inner", MIB32)).await.unwrap();
         let before = module.stores(Some(named("inner"))).unwrap()[0].total_data_clusters;
         module.resize("outer/v", 128).await.unwrap();
@@ -286,7 +293,7 @@ fn a_grown_bdev_gives_clusters() {
         let after = module.stores(Some(named("inner"))).unwrap().remove(0);
         assert_eq!(after.total_data_clusters, before + 64);
         assert_eq!(after.free_clusters, before + 64);
-        module.create(named("inner"), "w", before + 60, false).await.unwrap();
+        module.create(named("inner"), "w", before + 60, false, LvolClear::Unmap).await.unwrap();
         assert_eq!(registry.unregister("m0", MALLOC).map(|_| ()), Ok(()));
     });
 }

@@ -1,3 +1,6 @@
+use super::super::LvolError;
+use super::super::layout::Layout;
+use super::super::plan::NewLvol;
 use super::*;
 
 fn layout() -> Layout {
@@ -5,10 +8,165 @@ fn layout() -> Layout {
 }
 
 fn create(state: &mut State, name: &str, thin: bool, clusters: u64) -> LvolId {
-    let record = state.plan_create(&layout(), Uuid::new_v4(), name, thin, clusters).unwrap();
+    let new = NewLvol { uuid: Uuid::new_v4(), name };
+    let record = state.plan_create(&layout(), new, thin, LvolClear::Unmap, clusters).unwrap();
     let id = state.next_id;
     state.apply(&record).unwrap();
     id
+}
+
+fn made(id: LvolId, name: &str) -> Record {
+    let (uuid, name) = (Uuid::nil(), name.to_owned());
+    Record::Create { id, uuid, name, thin: true, clear: LvolClear::Unmap, clusters: 1 }
+}
+
+fn cloned(id: LvolId, name: &str, parent: Parent) -> Record {
+    Record::Clone { id, uuid: Uuid::nil(), name: name.to_owned(), clusters: 5, parent }
+}
+
+fn snapshot(state: &mut State, of: LvolId, name: &str) -> LvolId {
+    let id = state.next_id;
+    state.apply(&Record::Snapshot { id, uuid: Uuid::nil(), name: name.to_owned(), of }).unwrap();
+    id
+}
+
+fn clone_of(state: &mut State, of: LvolId, name: &str) -> LvolId {
+    let id = state.next_id;
+    state.apply(&cloned(id, name, Parent::Lvol(of))).unwrap();
+    id
+}
+
+fn map(state: &mut State, id: LvolId, index: u64, cluster: u32) {
+    state.apply(&Record::Map { id, index, cluster }).unwrap();
+}
+
+fn places(state: &State, id: LvolId) -> Vec<Place> {
+    (0..state.lvols[&id].clusters).map(|i| state.place(id, i).unwrap()).collect()
+}
+
+use Place::{Inherited as In, Own, Zeros};
+
+#[test]
+fn a_clone_shows_its_ancestors_except_where_it_was_unmapped() {
+    let mut s = State::new("s".to_owned(), 100);
+    let a = create(&mut s, "a", true, 5);
+    map(&mut s, a, 0, 10);
+    map(&mut s, a, 1, 11);
+    let s1 = snapshot(&mut s, a, "s1");
+    assert_eq!(places(&s, a), [In(10), In(11), Zeros, Zeros, Zeros]);
+    map(&mut s, a, 2, 12);
+    map(&mut s, a, 0, 13);
+    let s2 = snapshot(&mut s, a, "s2");
+    assert!(s.apply(&Record::Unmap { id: a, start: 1, count: 9 }).unwrap().clusters.is_empty());
+    assert_eq!(places(&s, a), [In(13), Zeros, Zeros, Zeros, Zeros]);
+    assert_eq!(places(&s, s2), [Own(13), In(11), Own(12), Zeros, Zeros]);
+    assert_eq!(places(&s, s1), [Own(10), Own(11), Zeros, Zeros, Zeros]);
+    map(&mut s, a, 1, 14);
+    assert_eq!(s.place(a, 1), Some(Own(14)));
+    assert_eq!(s.apply(&Record::Unmap { id: a, start: 1, count: 1 }).unwrap().clusters, [14]);
+    assert_eq!(s.place(a, 1), Some(Zeros));
+    assert!(s.used().is_ok());
+    assert_eq!(s.free_clusters(), 96);
+}
+
+#[test]
+fn the_only_clone_inherits_from_a_deleted_snapshot() {
+    let mut s = State::new("s".to_owned(), 100);
+    let a = create(&mut s, "a", true, 5);
+    (0..4).for_each(|i| map(&mut s, a, i, i as u32));
+    let s1 = snapshot(&mut s, a, "s1");
+    map(&mut s, a, 1, 21);
+    s.apply(&Record::Unmap { id: a, start: 2, count: 1 }).unwrap();
+    let s2 = snapshot(&mut s, a, "s2");
+    s.apply(&Record::Unmap { id: a, start: 3, count: 1 }).unwrap();
+    let before = places(&s, a);
+    assert!(s.apply(&Record::Delete { id: s2 }).unwrap().clusters.is_empty(), "nothing was hidden");
+    assert_eq!(s.lvols[&a].parent, Parent::Lvol(s1));
+    assert_eq!(before, [In(0), In(21), Zeros, Zeros, Zeros]);
+    assert_eq!(places(&s, a), [In(0), Own(21), Zeros, Zeros, Zeros]);
+    let mut freed = s.apply(&Record::Delete { id: s1 }).unwrap().clusters;
+    freed.sort_unstable();
+    assert_eq!(freed, [1, 2, 3]);
+    assert_eq!(places(&s, a), [Own(0), Own(21), Zeros, Zeros, Zeros]);
+    assert_eq!((s.lvols[&a].parent, s.lvols[&a].map.hole_runs()), (Parent::None, 0));
+    assert_eq!(s.free_clusters(), 98);
+}
+
+#[test]
+fn a_snapshot_with_several_clones_stays() {
+    let mut s = State::new("s".to_owned(), 100);
+    let a = create(&mut s, "a", true, 5);
+    let s1 = snapshot(&mut s, a, "s1");
+    let b = clone_of(&mut s, s1, "b");
+    let before = s.clone();
+    assert!(s.apply(&Record::Delete { id: s1 }).is_err());
+    assert_eq!(s, before);
+    s.apply(&Record::Delete { id: b }).unwrap();
+    s.apply(&Record::Delete { id: s1 }).unwrap();
+    assert!(s.used().is_ok());
+}
+
+#[test]
+fn what_was_cut_off_never_shows_the_parent_again() {
+    let mut s = State::new("s".to_owned(), 100);
+    let a = create(&mut s, "a", true, 5);
+    (0..5).for_each(|i| map(&mut s, a, i, i as u32));
+    snapshot(&mut s, a, "s1");
+    s.apply(&Record::Resize { id: a, clusters: 2 }).unwrap();
+    // A snapshot of the shrunk one is smaller than its parent, and its clone larger again.
+    let s2 = snapshot(&mut s, a, "s2");
+    s.apply(&Record::Resize { id: a, clusters: 8 }).unwrap();
+    assert_eq!(places(&s, a)[..3], [In(0), In(1), Zeros]);
+    assert!(places(&s, a)[2..].iter().all(|p| *p == Zeros));
+    s.apply(&Record::Delete { id: s2 }).unwrap();
+    assert_eq!(places(&s, a)[..2], [In(0), In(1)]);
+    assert!(places(&s, a)[2..].iter().all(|p| *p == Zeros), "{:?}", places(&s, a));
+    s.apply(&Record::Resize { id: a, clusters: 1 }).unwrap();
+    s.apply(&Record::Resize { id: a, clusters: 5 }).unwrap();
+    assert_eq!(places(&s, a), [In(0), Zeros, Zeros, Zeros, Zeros]);
+}
+
+#[test]
+fn damaged_families_are_noticed() {
+    let mut s = State::new("s".to_owned(), 100);
+    let a = create(&mut s, "a", true, 5);
+    let s1 = snapshot(&mut s, a, "s1");
+    let b = clone_of(&mut s, s1, "b");
+    assert!(s.used().is_ok());
+    let damage = |f: &dyn Fn(&mut State)| {
+        let mut damaged = s.clone();
+        f(&mut damaged);
+        assert!(damaged.used().is_err());
+    };
+    damage(&|s| s.lvols.get_mut(&b).unwrap().parent = Parent::Lvol(99));
+    damage(&|s| s.lvols.get_mut(&b).unwrap().parent = Parent::Lvol(a));
+    damage(&|s| s.lvols.get_mut(&s1).unwrap().read_only = false);
+    damage(&|s| s.lvols.get_mut(&s1).unwrap().parent = Parent::Lvol(s1));
+    damage(&|s| {
+        let b = s.lvols.get_mut(&b).unwrap();
+        b.map.set(1, Entry::Hole);
+        b.parent = Parent::None;
+    });
+}
+
+#[test]
+fn an_lvol_is_not_hung_below_its_own_clones() {
+    let mut s = State::new("s".to_owned(), 100);
+    let a = create(&mut s, "a", true, 5);
+    let s1 = snapshot(&mut s, a, "s1");
+    let s2 = snapshot(&mut s, a, "s2");
+    assert!(matches!(s.plan_set_parent(s1, s2), Err(LvolError::Invalid { .. })));
+    assert!(matches!(s.plan_set_parent(a, a), Err(LvolError::Invalid { .. })));
+    assert!(matches!(s.plan_set_parent(a, s2), Err(LvolError::Exists { .. })));
+    let thick = create(&mut s, "thick", false, 5);
+    assert!(matches!(s.plan_set_parent(thick, s2), Err(LvolError::Invalid { .. })));
+    let large = create(&mut s, "large", true, 6);
+    assert!(matches!(s.plan_set_parent(large, s2), Err(LvolError::Invalid { .. })));
+    let b = create(&mut s, "b", true, 5);
+    assert!(matches!(s.plan_set_parent(b, thick), Err(LvolError::Invalid { .. })));
+    let record = s.plan_set_parent(b, s1).unwrap();
+    s.apply(&record).unwrap();
+    assert_eq!(s.lineage(b).collect::<Vec<_>>(), [b, s1]);
 }
 
 #[test]
@@ -20,10 +178,10 @@ fn free_clusters_are_those_neither_mapped_nor_promised() {
     s.apply(&Record::Map { id: thick, index: 3, cluster: 9 }).unwrap();
     s.apply(&Record::Map { id: thin, index: 900, cluster: 10 }).unwrap();
     assert_eq!(s.free_clusters(), 69);
-    assert_eq!(s.apply(&Record::Unmap { id: thin, start: 0, count: 1000 }), Ok(vec![10]));
-    assert_eq!(s.apply(&Record::Resize { id: thick, clusters: 2 }), Ok(vec![9]));
+    assert_eq!(s.apply(&Record::Unmap { id: thin, start: 0, count: 1000 }).unwrap().clusters, [10]);
+    assert_eq!(s.apply(&Record::Resize { id: thick, clusters: 2 }).unwrap().clusters, [9]);
     assert_eq!(s.free_clusters(), 98);
-    assert_eq!(s.apply(&Record::Delete { id: thick }), Ok(vec![]));
+    assert!(s.apply(&Record::Delete { id: thick }).unwrap().clusters.is_empty());
     assert_eq!(s.free_clusters(), 100);
 }
 
@@ -39,8 +197,15 @@ fn records_that_do_not_fit_change_nothing() {
         Record::Map { id, index: 2, cluster: 10 },
         Record::Map { id: 99, index: 2, cluster: 2 },
         Record::Delete { id: 99 },
-        Record::Create { id, uuid: Uuid::nil(), name: "b".to_owned(), thin: true, clusters: 1 },
-        Record::Create { id: 50, uuid: Uuid::nil(), name: "a".to_owned(), thin: true, clusters: 1 },
+        made(id, "b"),
+        made(50, "a"),
+        Record::Snapshot { id: 50, uuid: Uuid::nil(), name: "a".to_owned(), of: id },
+        Record::Snapshot { id: 50, uuid: Uuid::nil(), name: "b".to_owned(), of: 99 },
+        cloned(50, "b", Parent::Lvol(id)),
+        cloned(50, "b", Parent::Lvol(99)),
+        Record::SetParent { id, parent: Parent::Lvol(99) },
+        Record::SetParent { id: 99, parent: Parent::None },
+        Record::Inflated { id: 99 },
         Record::Grow { clusters: 9 },
     ] {
         assert!(s.apply(&record).is_err(), "{record:?}");
@@ -66,13 +231,14 @@ fn a_checkpoint_of_a_full_store_fits_its_slot() {
     assert!(n >= 1000, "{n} lvols in 1 TiB");
     let clusters = u64::from(u32::MAX);
     for id in 1..n {
-        let map = ClusterMap::default();
-        let name = format!("{id:0>63}");
-        s.lvols.insert(id, Lvol { uuid: Uuid::nil(), name, thin: true, read_only: false, clusters, map });
+        let parent = Parent::External(Uuid::from_u128(u128::from(id)));
+        let lvol = Lvol::new(Uuid::nil(), &format!("{id:0>63}"), true, clusters);
+        s.lvols.insert(id, Lvol { parent, ..lvol });
     }
     s.next_id = n;
     create(&mut s, &"x".repeat(NAME_MAX), true, clusters);
-    assert_eq!(s.plan_create(&layout, Uuid::nil(), "y", true, 1), Err(LvolError::NoSpace));
+    let new = NewLvol { uuid: Uuid::nil(), name: "y" };
+    assert_eq!(s.plan_create(&layout, new, true, LvolClear::Unmap, 1), Err(LvolError::NoSpace));
     // Every cluster an extent of its own.
     for cluster in 0..layout.max_clusters {
         let record = Record::Map { id: 1, index: u64::from(cluster) * 2, cluster };
@@ -88,7 +254,7 @@ fn a_checkpoint_of_a_full_store_fits_its_slot() {
 #[tokio::test(flavor = "local")]
 async fn a_full_fragmented_tebibyte_loads_within_a_second() {
     use crate::bdev::{ClaimType, Registry, malloc};
-    use crate::lvstore::{codec, store};
+    use crate::lvstore::{codec, load, store};
     let registry = Registry::new();
     let params = malloc::MallocParams {
         name: Some("m".to_owned()),
@@ -100,7 +266,7 @@ async fn a_full_fragmented_tebibyte_loads_within_a_second() {
     let (mut base, _events) = registry.open("m", false).unwrap();
     base.claim(ClaimType::ReadManyWriteOne, "lvol").unwrap();
     let (uuid, layout) = (Uuid::new_v4(), layout());
-    let mut s = store::format(&base, uuid, layout, "s").await.unwrap();
+    let mut s = load::format(&base, uuid, layout, "s").await.unwrap();
     let clusters = u64::from(s.clusters);
     let id = create(&mut s, "a", true, clusters);
     for index in 0..u64::from(s.clusters) {
@@ -113,7 +279,7 @@ async fn a_full_fragmented_tebibyte_loads_within_a_second() {
     let lba = layout.page_lba(layout.checkpoint_page(2));
     base.write(lba, bytes::Bytes::from(checkpoint), true).await.unwrap();
     let begun = std::time::Instant::now();
-    let loaded = store::Store::load(base, uuid, layout).await.unwrap();
+    let loaded = store::Store::load(base, load::Super { uuid, features: 0, layout }).await.unwrap();
     let took = begun.elapsed();
     assert!(loaded.state.borrow().lvols[&id].map.mapped() >= 262_000);
     assert!(took < std::time::Duration::from_secs(1), "{took:?}");

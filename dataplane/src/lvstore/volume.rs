@@ -1,14 +1,17 @@
-//! An lvol as a bdev: translation of blocks to clusters, and mapping on the first write.
+//! An lvol as a bdev: translation of blocks to clusters.
 
 use std::rc::Rc;
 
 use bytes::{Bytes, BytesMut};
 use futures::future::join_all;
-use serde_json::{Value, json};
+use serde_json::Value;
 use uuid::Uuid;
 
-use super::state::{Lvol, LvolId, Record};
-use super::store::Store;
+use super::copy::{Change, Mapping, Unmapping};
+use super::gate::{self, Gate};
+use super::map::Entry;
+use super::state::{Lvol, LvolId, Place, Record};
+use super::store::{Order, Store};
 use crate::bdev::{Bdev, IoError, IoFuture, IoType};
 
 /// Module name of lvols.
@@ -19,56 +22,38 @@ pub(super) struct Volume {
     pub(super) store: Rc<Store>,
     pub(super) id: LvolId,
     pub(super) uuid: Uuid,
+    pub(super) gate: Rc<Gate>,
 }
 
-/// Keeps a data cluster from being used again while I/O of its owner is on it.
-struct OnCluster {
+/// Keeps data clusters from being used again while I/O of their owner is on them.
+pub(super) struct OnClusters {
     store: Rc<Store>,
-    cluster: u32,
+    epoch: u64,
 }
 
-impl OnCluster {
-    fn begin(store: &Rc<Store>, cluster: u32) -> Self {
-        store.alloc.borrow_mut().begin_io(cluster);
-        Self { store: Rc::clone(store), cluster }
+impl OnClusters {
+    /// To be called before the clusters are looked up, or in the same breath.
+    pub(super) fn begin(store: &Rc<Store>) -> Self {
+        let epoch = store.alloc.borrow_mut().begin_io();
+        Self { store: Rc::clone(store), epoch }
     }
 }
 
-impl Drop for OnCluster {
+impl Drop for OnClusters {
     fn drop(&mut self) {
-        if self.store.alloc.borrow_mut().end_io(self.cluster) {
+        if self.store.alloc.borrow_mut().end_io(self.epoch) {
             self.store.at_rest.notify_waiters();
         }
     }
 }
 
-/// Marks a part of an lvol as being mapped; others wait until it is dropped.
-struct Mapping {
-    store: Rc<Store>,
-    key: (LvolId, u64),
-}
-
-impl Mapping {
-    fn begin(store: &Rc<Store>, id: LvolId, index: u64) -> Option<Self> {
-        let key = (id, index);
-        store.mapping.borrow_mut().insert(key).then(|| Self { store: Rc::clone(store), key })
-    }
-}
-
-impl Drop for Mapping {
-    fn drop(&mut self) {
-        self.store.mapping.borrow_mut().remove(&self.key);
-        self.store.mapped.notify_waiters();
-    }
-}
-
 /// A range within one cluster.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Part {
-    index: u64,
+pub(super) struct Part {
+    pub(super) index: u64,
     /// First block within the cluster.
-    offset: u64,
-    blocks: u64,
+    pub(super) offset: u64,
+    pub(super) blocks: u64,
 }
 
 /// Splits a range of blocks at cluster borders.
@@ -85,12 +70,6 @@ fn parts(lba: u64, blocks: u64, per_cluster: u64) -> impl Iterator<Item = Part> 
     })
 }
 
-/// What is at a part of an lvol.
-enum Place {
-    At(u32),
-    Nowhere,
-}
-
 fn ready<T: 'static>(result: Result<T, IoError>) -> IoFuture<T> {
     Box::pin(std::future::ready(result))
 }
@@ -101,33 +80,23 @@ fn first_error(results: Vec<Result<(), IoError>>) -> Result<(), IoError> {
 
 impl Store {
     fn place(&self, id: LvolId, index: u64) -> Result<Place, IoError> {
-        let state = self.state.borrow();
-        let lvol = state.lvols.get(&id).ok_or(IoError::Removed)?;
-        Ok(lvol.map.get(index).map_or(Place::Nowhere, Place::At))
-    }
-
-    /// Whether the mapping that is under way for `id` may take a cluster: a thick lvol has its own, thin ones share what is free.
-    fn has_room_for(&self, id: LvolId) -> bool {
-        let state = self.state.borrow();
-        let is_thin = |id: &LvolId| state.lvols.get(id).is_some_and(|l| l.thin);
-        let is_pending = |(id, index): &&(LvolId, u64)| {
-            is_thin(id) && state.lvols.get(id).is_some_and(|l| l.map.get(*index).is_none())
-        };
-        if !is_thin(&id) {
-            return true;
-        }
-        let pending = self.mapping.borrow().iter().filter(is_pending).count() as u64;
-        pending <= state.free_clusters()
+        self.state.borrow().place(id, index).ok_or(IoError::Removed)
     }
 
     fn lba(&self, cluster: u32, part: Part) -> u64 {
         self.layout.cluster_lba(cluster) + part.offset
     }
 
-    fn read_part(self: &Rc<Self>, id: LvolId, part: Part, mut buf: BytesMut) -> IoFuture<BytesMut> {
-        match self.place(id, part.index) {
-            Ok(Place::At(cluster)) => {
-                let on = OnCluster::begin(self, cluster);
+    /// Reads a part from where it is.
+    pub(super) fn read_place(
+        self: &Rc<Self>,
+        place: Place,
+        part: Part,
+        mut buf: BytesMut,
+    ) -> IoFuture<BytesMut> {
+        match place {
+            Place::Own(cluster) | Place::Inherited(cluster) => {
+                let on = OnClusters::begin(self);
                 let lba = self.lba(cluster, part);
                 match self.on_base(|base| base.read(lba, buf)) {
                     Ok(read) => Box::pin(async move {
@@ -138,10 +107,24 @@ impl Store {
                     Err(e) => ready(Err(e)),
                 }
             }
-            Ok(Place::Nowhere) => {
+            Place::External(uuid) => {
+                let block = u64::from(self.layout.block_size);
+                let offset = (part.index * self.layout.blocks_per_cluster() + part.offset) * block;
+                match self.esnaps.borrow().get(&uuid) {
+                    Some(esnap) => esnap.read(offset, buf),
+                    None => ready(Err(IoError::Removed)),
+                }
+            }
+            Place::Zeros => {
                 buf.fill(0);
                 ready(Ok(buf))
             }
+        }
+    }
+
+    fn read_part(self: &Rc<Self>, id: LvolId, part: Part, buf: BytesMut) -> IoFuture<BytesMut> {
+        match self.place(id, part.index) {
+            Ok(place) => self.read_place(place, part, buf),
             Err(e) => ready(Err(e)),
         }
     }
@@ -154,13 +137,20 @@ impl Store {
         fua: bool,
     ) -> Result<(), IoError> {
         loop {
-            match self.place(id, part.index)? {
-                Place::At(cluster) => return self.write_mapped(cluster, part, data, fua).await,
-                Place::Nowhere => match Mapping::begin(&self, id, part.index) {
-                    Some(mapping) => return self.write_first(&mapping, part, data, fua).await,
-                    None => self.mapped.notified().await,
-                },
+            let place = self.place(id, part.index)?;
+            if let Place::Own(cluster) = place {
+                return self.write_mapped(cluster, part, data, fua).await;
             }
+            let mapped = self.mapped.notified();
+            let Some(mapping) = Mapping::begin(&self, id, part.index) else {
+                mapped.await;
+                continue;
+            };
+            match place {
+                Place::Zeros => self.write_over_zeros(&mapping, part, data).await?,
+                _ => self.copy_on_write(&mapping, Change::Data(part, data)).await?,
+            }
+            return if fua { self.flush().await } else { Ok(()) };
         }
     }
 
@@ -171,7 +161,7 @@ impl Store {
         data: Bytes,
         fua: bool,
     ) -> Result<(), IoError> {
-        let on = OnCluster::begin(self, cluster);
+        let on = OnClusters::begin(self);
         let lba = self.lba(cluster, part);
         // The record that maps the cluster may be volatile still: then a flush, which covers both.
         let flush = fua && self.has_volatile_records();
@@ -180,94 +170,81 @@ impl Store {
         if flush { self.flush().await } else { Ok(()) }
     }
 
-    /// Writes into a zeroed cluster and maps it, at the same time: whichever reaches the disk alone is harmless.
-    async fn write_first(
-        self: &Rc<Self>,
-        mapping: &Mapping,
-        part: Part,
-        data: Bytes,
-        fua: bool,
-    ) -> Result<(), IoError> {
-        let (id, index) = mapping.key;
-        if !self.has_room_for(id) {
-            return Err(IoError::NoSpace);
-        }
-        let cluster = self.take_zeroed().await?;
-        let on = OnCluster::begin(self, cluster);
-        let lba = self.lba(cluster, part);
-        let write = self.on_base(|base| base.write(lba, data, false))?;
-        let record = Record::Map { id, index, cluster };
-        let (written, committed) = futures::join!(write, self.commit(record, false));
-        drop(on);
-        if committed == Err(IoError::InvalidRange) {
-            // The lvol was cut off meanwhile: nothing refers to the cluster.
-            self.alloc.borrow_mut().untake(&[cluster]);
-        }
-        written?;
-        committed?;
-        if fua { self.flush().await } else { Ok(()) }
-    }
-
-    /// Takes whole clusters away from an lvol; does what `partial` says with ranges that do not fill theirs.
-    async fn deallocate(
-        self: Rc<Self>,
-        id: LvolId,
-        lba: u64,
-        blocks: u64,
-        partial: Partial,
-    ) -> Result<(), IoError> {
+    /// Makes a range read as zeros: takes whole clusters away from the lvol, and writes zeros where a range does not fill its cluster.
+    async fn zero(self: &Rc<Self>, id: LvolId, lba: u64, blocks: u64) -> Result<(), IoError> {
         let per_cluster = self.layout.blocks_per_cluster();
         let (first, end) = (lba.div_ceil(per_cluster), (lba + blocks) / per_cluster);
-        let mut ios = Vec::new();
+        let mut ranges = Vec::new();
         if first < end {
-            if self.any_mapped(id, first, end)? {
-                let record = Record::Unmap { id, start: first, count: end - first };
-                self.commit(record, false).await?;
-            }
+            self.zero_whole(id, first..end).await?;
             let head = first * per_cluster - lba;
             let tail = lba + blocks - end * per_cluster;
-            ios.extend((head > 0).then_some((lba, head)));
-            ios.extend((tail > 0).then_some((end * per_cluster, tail)));
+            ranges.extend((head > 0).then_some((lba, head)));
+            ranges.extend((tail > 0).then_some((end * per_cluster, tail)));
         } else {
-            ios.push((lba, blocks));
+            ranges.push((lba, blocks));
         }
-        let ranges = ios.into_iter().flat_map(|(lba, blocks)| parts(lba, blocks, per_cluster));
-        let ios: Vec<_> = ranges.map(|part| self.deallocate_part(id, part, partial)).collect();
-        first_error(join_all(ios).await)
+        let pieces = ranges.into_iter().flat_map(|(lba, blocks)| parts(lba, blocks, per_cluster));
+        first_error(join_all(pieces.map(|part| self.zero_part(id, part))).await)
     }
 
-    fn any_mapped(&self, id: LvolId, first: u64, end: u64) -> Result<bool, IoError> {
+    /// Takes whole clusters away from an lvol.
+    async fn zero_whole(self: &Rc<Self>, id: LvolId, range: std::ops::Range<u64>) -> Result<(), IoError> {
+        let unmapping = Unmapping::begin(self, id, range.clone()).await;
+        if !self.shows_something(id, range.clone())? {
+            return Ok(());
+        }
+        let record = Record::Unmap { id, start: range.start, count: range.end - range.start };
+        match self.commit(record, Order::Plain).await {
+            // There is no room for more holes in the metadata, so zeros have to be stored.
+            Err(IoError::NoSpace) => {}
+            result => return result,
+        }
+        drop(unmapping);
+        let per_cluster = self.layout.blocks_per_cluster();
+        for index in range {
+            self.zero_part(id, Part { index, offset: 0, blocks: per_cluster }).await?;
+        }
+        Ok(())
+    }
+
+    /// Whether something in a range is anything but zeros for certain.
+    fn shows_something(&self, id: LvolId, range: std::ops::Range<u64>) -> Result<bool, IoError> {
         let state = self.state.borrow();
         let lvol = state.lvols.get(&id).ok_or(IoError::Removed)?;
-        Ok(lvol.map.any(first, end))
+        if !state.has_parent(id) {
+            return Ok(
+                lvol.map.mapped() > 0 && lvol.map.any(range.start, range.end, |e| e != Entry::Inherited)
+            );
+        }
+        Ok(range.into_iter().any(|index| state.place(id, index) != Some(Place::Zeros)))
     }
 
-    fn deallocate_part(self: &Rc<Self>, id: LvolId, part: Part, partial: Partial) -> IoFuture<()> {
-        let cluster = match self.place(id, part.index) {
-            Ok(Place::At(cluster)) => cluster,
-            Ok(Place::Nowhere) => return ready(Ok(())),
-            Err(e) => return ready(Err(e)),
-        };
-        let on = OnCluster::begin(self, cluster);
-        let lba = self.lba(cluster, part);
-        let io: Result<IoFuture<()>, _> = self.on_base(|base| match partial {
-            Partial::Zero => Box::pin(base.write_zeroes(lba, part.blocks, false)) as IoFuture<()>,
-            Partial::Unmap if base.supports(IoType::Unmap) => Box::pin(base.unmap(lba, part.blocks)),
-            Partial::Unmap => ready(Ok(())),
-        });
-        Box::pin(async move {
-            let result = io?.await;
-            drop(on);
-            result
-        })
+    async fn zero_part(self: &Rc<Self>, id: LvolId, part: Part) -> Result<(), IoError> {
+        loop {
+            let place = self.place(id, part.index)?;
+            match place {
+                Place::Zeros => return Ok(()),
+                Place::Own(cluster) => {
+                    let on = OnClusters::begin(self);
+                    let lba = self.lba(cluster, part);
+                    self.on_base(|base| base.write_zeroes(lba, part.blocks, false))?.await?;
+                    drop(on);
+                    return Ok(());
+                }
+                Place::Inherited(_) | Place::External(_) => {}
+            }
+            let mapped = self.mapped.notified();
+            let Some(mapping) = Mapping::begin(self, id, part.index) else {
+                mapped.await;
+                continue;
+            };
+            if part.blocks == self.layout.blocks_per_cluster() {
+                return self.map_zeros(&mapping).await;
+            }
+            return self.copy_on_write(&mapping, Change::Zeros(part)).await;
+        }
     }
-}
-
-/// What to do with less than a cluster.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Partial {
-    Zero,
-    Unmap,
 }
 
 impl Volume {
@@ -285,6 +262,57 @@ impl Volume {
 
     fn part_bytes(&self, part: Part) -> usize {
         part.blocks as usize * self.store.layout.block_size as usize
+    }
+
+    /// Runs a change when the lvol is not frozen.
+    fn gated(
+        &self,
+        entered: Option<gate::Change>,
+        change: impl Future<Output = Result<(), IoError>> + 'static,
+    ) -> IoFuture<()> {
+        let gate = Rc::clone(&self.gate);
+        Box::pin(async move {
+            let entered = match entered {
+                Some(entered) => entered,
+                None => gate.enter().await,
+            };
+            let result = change.await;
+            drop(entered);
+            result
+        })
+    }
+
+    /// A write to a cluster of the lvol's own, which is most of them.
+    fn write_own(
+        &self,
+        part: Part,
+        data: Bytes,
+        entered: gate::Change,
+    ) -> Result<IoFuture<()>, (Bytes, gate::Change)> {
+        let Ok(Place::Own(cluster)) = self.store.place(self.id, part.index) else {
+            return Err((data, entered));
+        };
+        let on = OnClusters::begin(&self.store);
+        let lba = self.store.lba(cluster, part);
+        match self.store.on_base(|base| base.write(lba, data, false)) {
+            Ok(write) => Ok(Box::pin(async move {
+                let result = write.await;
+                drop((on, entered));
+                result
+            })),
+            Err(e) => Ok(ready(Err(e))),
+        }
+    }
+
+    fn zeroed(&self, lba: u64, blocks: u64, fua: bool) -> IoFuture<()> {
+        if self.is_read_only() {
+            return ready(Err(IoError::WriteProtected));
+        }
+        let (store, id) = (Rc::clone(&self.store), self.id);
+        self.gated(self.gate.try_enter(), async move {
+            store.zero(id, lba, blocks).await?;
+            if fua { store.flush().await } else { Ok(()) }
+        })
     }
 }
 
@@ -312,16 +340,7 @@ impl Bdev for Volume {
         }
     }
     fn driver_specific(&self) -> Value {
-        let (thin, allocated) = self.with(|l| (l.thin, l.allocated())).unwrap_or_default();
-        json!({"lvol": {
-            "lvol_store_uuid": self.store.uuid.to_string(),
-            "base_bdev": self.store.base_name(),
-            "thin_provision": thin,
-            "num_allocated_clusters": allocated,
-            "snapshot": false,
-            "clone": false,
-            "esnap_clone": false,
-        }})
+        super::view::driver_specific(&self.store, self.id)
     }
 
     fn read(&self, lba: u64, mut buf: BytesMut) -> IoFuture<BytesMut> {
@@ -352,15 +371,22 @@ impl Bdev for Volume {
         let blocks = data.len() as u64 / u64::from(self.block_size());
         let mut parts = parts(lba, blocks, self.per_cluster());
         let Some(first) = parts.next() else { return ready(Ok(())) };
+        let mut entered = self.gate.try_enter();
         if first.blocks == blocks {
-            return Box::pin(Rc::clone(&self.store).write_part(self.id, first, data, fua));
+            if !fua && let Some(change) = entered {
+                match self.write_own(first, data, change) {
+                    Ok(write) => return write,
+                    Err((rest, change)) => (data, entered) = (rest, Some(change)),
+                }
+            }
+            return self.gated(entered, Rc::clone(&self.store).write_part(self.id, first, data, fua));
         }
         let mut writes = Vec::new();
         for part in std::iter::once(first).chain(parts) {
             let piece = data.split_to(self.part_bytes(part));
             writes.push(Rc::clone(&self.store).write_part(self.id, part, piece, fua));
         }
-        Box::pin(async move { first_error(join_all(writes).await) })
+        self.gated(entered, async move { first_error(join_all(writes).await) })
     }
 
     fn flush(&self) -> IoFuture<()> {
@@ -369,21 +395,10 @@ impl Bdev for Volume {
     }
 
     fn unmap(&self, lba: u64, blocks: u64) -> IoFuture<()> {
-        if self.is_read_only() {
-            return ready(Err(IoError::WriteProtected));
-        }
-        Box::pin(Rc::clone(&self.store).deallocate(self.id, lba, blocks, Partial::Unmap))
+        self.zeroed(lba, blocks, false)
     }
 
     fn write_zeroes(&self, lba: u64, blocks: u64, fua: bool) -> IoFuture<()> {
-        if self.is_read_only() {
-            return ready(Err(IoError::WriteProtected));
-        }
-        let store = Rc::clone(&self.store);
-        let id = self.id;
-        Box::pin(async move {
-            Rc::clone(&store).deallocate(id, lba, blocks, Partial::Zero).await?;
-            if fua { store.flush().await } else { Ok(()) }
-        })
+        self.zeroed(lba, blocks, fua)
     }
 }

@@ -5,14 +5,19 @@
 use std::rc::Rc;
 
 use vda_spdk::{
-    BdevLvolCreate, BdevLvolCreateLvstore, BdevLvolDelete, BdevLvolDeleteLvstore, BdevLvolGetLvols,
-    BdevLvolGetLvstores, BdevLvolGrowLvstore, BdevLvolRename, BdevLvolRenameLvstore, BdevLvolResize,
-    BdevLvolSetReadOnly, Errno, Lvol, LvolLvstore, LvsClearMethod, Lvstore,
+    BdevLvolCheckShallowCopy, BdevLvolClone, BdevLvolCloneBdev, BdevLvolCreate, BdevLvolCreateLvstore,
+    BdevLvolDecoupleParent, BdevLvolDelete, BdevLvolDeleteLvstore, BdevLvolGetLvols, BdevLvolGetLvstores,
+    BdevLvolGrowLvstore, BdevLvolInflate, BdevLvolRename, BdevLvolRenameLvstore, BdevLvolResize,
+    BdevLvolSetParent, BdevLvolSetParentBdev, BdevLvolSetReadOnly, BdevLvolSnapshot,
+    BdevLvolStartShallowCopy, Errno, Lvol, LvolClearMethod, LvolLvstore, LvsClearMethod, Lvstore,
+    ShallowCopy, ShallowCopyStarted,
 };
 
 use super::{Methods, RpcError, State};
 use crate::app::App;
-use crate::lvstore::{ClearMethod, CreateStore, LvolError, LvolInfo, LvolModule, LvsSelector, StoreInfo};
+use crate::lvstore::{
+    ClearMethod, CopyStatus, CreateStore, LvolClear, LvolError, LvolInfo, LvolModule, LvsSelector, StoreInfo,
+};
 
 impl From<LvolError> for RpcError {
     fn from(e: LvolError) -> Self {
@@ -26,9 +31,21 @@ impl From<LvolError> for RpcError {
 fn underway(e: LvolError) -> RpcError {
     match e {
         LvolError::StoreNotFound { .. } | LvolError::VolumeNotFound { .. } => e.into(),
+        LvolError::Refused(why) => RpcError::invalid_params(why),
         e => {
             tracing::info!(refusal = %e, "lvol call refused");
             RpcError::invalid_params(Errno(e.errno()).message())
+        }
+    }
+}
+
+/// Like [`underway`], of a deletion: -32603.
+fn undeletable(e: LvolError) -> RpcError {
+    match e {
+        LvolError::VolumeNotFound { .. } => e.into(),
+        e => {
+            tracing::info!(refusal = %e, "lvol call refused");
+            RpcError::internal(Errno(e.errno()).message())
         }
     }
 }
@@ -55,6 +72,8 @@ pub(super) fn register(methods: &mut Methods, app: &Rc<App>) {
     let lvols = LvolModule::new(app.bdevs.clone());
     register_stores(methods, &lvols);
     register_volumes(methods, &lvols);
+    register_family(methods, &lvols);
+    register_copies(methods, &lvols);
     register_views(methods, &lvols);
 }
 
@@ -71,6 +90,7 @@ fn register_stores(methods: &mut Methods, lvols: &Rc<LvolModule>) {
                 Some(LvsClearMethod::None) => ClearMethod::None,
             },
             num_md_pages_per_cluster_ratio: call.num_md_pages_per_cluster_ratio,
+            md_page_size: call.md_page_size,
         };
         Ok(m.create_store(params).await?)
     });
@@ -101,7 +121,12 @@ fn register_volumes(methods: &mut Methods, lvols: &Rc<LvolModule>) {
     methods.method::<BdevLvolCreate>(State::Runtime, async move |_, call| {
         let store = one(call.uuid.as_ref(), call.lvs_name.as_ref())?;
         let thin = call.thin_provision.unwrap_or(false);
-        let created = m.create(store, &call.lvol_name, call.size_in_mib, thin).await;
+        let clear = match call.clear_method {
+            None | Some(LvolClearMethod::Default | LvolClearMethod::Unmap) => LvolClear::Unmap,
+            Some(LvolClearMethod::WriteZeroes) => LvolClear::WriteZeroes,
+            Some(LvolClearMethod::None) => LvolClear::None,
+        };
+        let created = m.create(store, &call.lvol_name, call.size_in_mib, thin, clear).await;
         match created {
             Ok(uuid) => Ok(uuid.to_string()),
             // A bad or taken name is found before anything starts.
@@ -111,7 +136,7 @@ fn register_volumes(methods: &mut Methods, lvols: &Rc<LvolModule>) {
     });
     let m = Rc::clone(lvols);
     methods.method::<BdevLvolDelete>(State::Runtime, async move |_, call| {
-        m.delete(&call.name).await.map_err(underway)?;
+        m.delete(&call.name).await.map_err(undeletable)?;
         Ok(true)
     });
     let m = Rc::clone(lvols);
@@ -129,6 +154,69 @@ fn register_volumes(methods: &mut Methods, lvols: &Rc<LvolModule>) {
         m.set_read_only(&call.name).await.map_err(underway)?;
         Ok(true)
     });
+}
+
+fn register_family(methods: &mut Methods, lvols: &Rc<LvolModule>) {
+    let m = Rc::clone(lvols);
+    methods.method::<BdevLvolSnapshot>(State::Runtime, async move |_, call| {
+        let taken = m.snapshot(&call.lvol_name, &call.snapshot_name).await;
+        taken.map(|uuid| uuid.to_string()).map_err(underway)
+    });
+    let m = Rc::clone(lvols);
+    methods.method::<BdevLvolClone>(State::Runtime, async move |_, call| {
+        let made = m.clone_lvol(&call.snapshot_name, &call.clone_name).await;
+        made.map(|uuid| uuid.to_string()).map_err(underway)
+    });
+    let m = Rc::clone(lvols);
+    methods.method::<BdevLvolCloneBdev>(State::Runtime, async move |_, call| {
+        let made = m.clone_bdev(&call.bdev, &call.lvs_name, &call.clone_name).await;
+        made.map(|uuid| uuid.to_string()).map_err(underway)
+    });
+    let m = Rc::clone(lvols);
+    methods.method::<BdevLvolInflate>(State::Runtime, async move |_, call| {
+        m.inflate(&call.name).await.map_err(underway)?;
+        Ok(true)
+    });
+    let m = Rc::clone(lvols);
+    methods.method::<BdevLvolDecoupleParent>(State::Runtime, async move |_, call| {
+        m.decouple_parent(&call.name).await.map_err(underway)?;
+        Ok(true)
+    });
+    let m = Rc::clone(lvols);
+    methods.method::<BdevLvolSetParent>(State::Runtime, async move |_, call| {
+        m.set_parent(&call.lvol_name, &call.parent_name).await.map_err(underway)?;
+        Ok(true)
+    });
+    let m = Rc::clone(lvols);
+    methods.method::<BdevLvolSetParentBdev>(State::Runtime, async move |_, call| {
+        m.set_parent_bdev(&call.lvol_name, &call.parent_name).await.map_err(underway)?;
+        Ok(true)
+    });
+}
+
+fn register_copies(methods: &mut Methods, lvols: &Rc<LvolModule>) {
+    let m = Rc::clone(lvols);
+    methods.method::<BdevLvolStartShallowCopy>(State::Runtime, async move |_, call| {
+        let started = m.start_shallow_copy(&call.src_lvol_name, &call.dst_bdev_name).await;
+        Ok(ShallowCopyStarted::new(started.map_err(underway)?))
+    });
+    let m = Rc::clone(lvols);
+    methods.method::<BdevLvolCheckShallowCopy>(State::Runtime, async move |_, call| {
+        let status = m.check_shallow_copy(call.operation_id);
+        status.map(shallow_copy).ok_or_else(|| RpcError::errno(Errno::ENODEV))
+    });
+}
+
+fn shallow_copy(status: CopyStatus) -> ShallowCopy {
+    let state = match status.error {
+        Some(_) => "error",
+        None if status.done => "complete",
+        None => "in progress",
+    };
+    ShallowCopy {
+        error: status.error.map(|errno| Errno(errno).message().to_owned()),
+        ..ShallowCopy::new(status.copied_clusters, status.total_clusters, state)
+    }
 }
 
 fn register_views(methods: &mut Methods, lvols: &Rc<LvolModule>) {
@@ -163,10 +251,10 @@ fn lvol(info: LvolInfo) -> Lvol {
         uuid: info.uuid.to_string(),
         name: info.name,
         is_thin_provisioned: info.thin,
-        is_snapshot: false,
-        is_clone: false,
-        is_esnap_clone: false,
-        is_degraded: false,
+        is_snapshot: info.snapshot,
+        is_clone: info.clone,
+        is_esnap_clone: info.esnap_clone,
+        is_degraded: info.degraded,
         lvs: LvolLvstore { name: info.lvs_name, uuid: info.lvs_uuid },
         num_allocated_clusters: Some(info.num_allocated_clusters),
     }

@@ -38,6 +38,7 @@ pub(super) fn bdev(info: BdevInfo) -> Bdev {
     let claim_type = info.claim.map(|(kind, _)| match kind {
         bdev::ClaimType::ExclusiveWrite => ClaimType::ExclusiveWrite,
         bdev::ClaimType::ReadManyWriteOne => ClaimType::ReadManyWriteOne,
+        bdev::ClaimType::ReadManyWriteNone => ClaimType::ReadManyWriteNone,
     });
     // SPDK names the memory node of these; -1 is any.
     let numa_id = matches!(info.product_name, "Malloc disk" | "NVMe disk").then_some(-1);
