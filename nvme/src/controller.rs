@@ -79,6 +79,8 @@ enum Slot {
         first: Bytes,
         rest: BytesMut,
         digest_ok: bool,
+        /// An Abort came: the command ends when its data is here.
+        aborted: bool,
     },
     Executing {
         cid: u16,
@@ -230,7 +232,15 @@ impl ControllerQueue {
             }
             Ok(Transfer::Later { length }) => {
                 let (first, rest) = (Bytes::new(), BytesMut::new());
-                let slot = Slot::Receiving { sqe, length, requested: false, first, rest, digest_ok: true };
+                let slot = Slot::Receiving {
+                    sqe,
+                    length,
+                    requested: false,
+                    first,
+                    rest,
+                    digest_ok: true,
+                    aborted: false,
+                };
                 self.set(tag, slot);
                 self.starved.push_back(tag);
                 self.request_data();
@@ -310,7 +320,7 @@ impl ControllerQueue {
 
     fn data(&mut self, d: H2cData) -> Result<Option<Request>, Termination> {
         let bad = |fes, fei| Err(Termination::new(fes, fei, &[]));
-        let Some(Slot::Receiving { sqe, length, requested: true, first, rest, digest_ok }) =
+        let Some(Slot::Receiving { sqe, length, requested: true, first, rest, digest_ok, aborted }) =
             self.slots.get_mut(usize::from(d.ttag))
         else {
             return bad(Fes::InvalidHeader, 10);
@@ -340,11 +350,16 @@ impl ControllerQueue {
         if !d.last {
             return Ok(None);
         }
-        let (sqe, data, ok) = (*sqe, join(std::mem::take(first), std::mem::take(rest)), *digest_ok);
+        let refused = match (*aborted, *digest_ok) {
+            (true, _) => Some(Status::ABORTED_BY_REQUEST),
+            (false, false) => Some(Status::TRANSIENT_TRANSPORT_ERROR),
+            (false, true) => None,
+        };
+        let (sqe, data) = (*sqe, join(std::mem::take(first), std::mem::take(rest)));
         self.execute(d.ttag, sqe.cid, 0);
         self.request_data();
-        if !ok {
-            self.complete(d.ttag, Status::TRANSIENT_TRANSPORT_ERROR, 0, None);
+        if let Some(status) = refused {
+            self.complete(d.ttag, status, 0, None);
             return Ok(None);
         }
         Ok(Some(Request { tag: d.ttag, sqe, data, buffer_len: 0 }))
@@ -371,12 +386,40 @@ impl ControllerQueue {
         }
     }
 
-    /// Tag of the outstanding command with this identifier, for Abort.
-    #[must_use]
-    pub fn find(&self, cid: u16) -> Option<u16> {
-        let executing = |s: &Slot| matches!(s, Slot::Executing { cid: c, .. } if *c == cid);
-        self.slots.iter().position(executing).and_then(|i| u16::try_from(i).ok())
+    /// Aborts the command `cid` if its execution has not begun (Base 5.1).
+    ///
+    /// One whose data was not asked for yet ends at once. One whose data is under way ends when that is here: its transfer tag has to stay
+    /// valid until then, but it is never executed.
+    pub fn abort(&mut self, cid: u16) -> Abort {
+        let is_it = |s: &Slot| match s {
+            Slot::Receiving { sqe, .. } => sqe.cid == cid,
+            Slot::Executing { cid: c, .. } => *c == cid,
+            Slot::Free => false,
+        };
+        let Some(index) = self.slots.iter().position(is_it) else { return Abort::Unknown };
+        let tag = index as u16;
+        match &mut self.slots[index] {
+            Slot::Receiving { requested: true, aborted, .. } => *aborted = true,
+            Slot::Receiving { .. } => {
+                self.starved.retain(|t| *t != tag);
+                self.execute(tag, cid, 0);
+                self.complete(tag, Status::ABORTED_BY_REQUEST, 0, None);
+            }
+            Slot::Executing { .. } | Slot::Free => return Abort::Executing(tag),
+        }
+        Abort::Aborted
     }
+}
+
+/// What [`ControllerQueue::abort`] found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Abort {
+    /// The command is not and will not be executed; it ends with `ABORTED_BY_REQUEST`.
+    Aborted,
+    /// The command was given out with this tag: it is up to who executes it.
+    Executing(u16),
+    /// No such command is outstanding.
+    Unknown,
 }
 
 enum Transfer {

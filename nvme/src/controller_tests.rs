@@ -185,3 +185,38 @@ fn notices_are_masked_until_their_log_is_read() {
     assert!(e.abort(0) && !e.abort(0));
     assert!(Notice::ALL.iter().all(|n| Notice::from_result(n.result()) == Some(*n)));
 }
+
+#[test]
+fn what_is_aborted_is_never_given_out() {
+    let mut q = ready(ControllerConfig { r2t_budget: 4096, ..ControllerConfig::default() });
+    for cid in 10..13 {
+        send(&mut q, &write(cid, 4096));
+    }
+    assert_eq!(q.poll(), Ok(None));
+    assert!(
+        matches!(sent(&mut q)[..], [Pdu::R2t(R2t { cccid: 10, ttag: 0, .. })]),
+        "the others wait for budget"
+    );
+    // Its data was asked for: it keeps its tag until that is here.
+    assert_eq!(q.abort(10), Abort::Aborted);
+    assert_eq!((sent(&mut q), q.outstanding()), (vec![], 3));
+    // Its data was not: it ends at once, and is not asked for later, whoever gets its tag.
+    assert_eq!(q.abort(11), Abort::Aborted);
+    let aborted = |pdus: &[Pdu], cid: u16| matches!(pdus, [Pdu::CapsuleResp(cqe), ..] if cqe.cid == cid && cqe.status.same(Status::ABORTED_BY_REQUEST));
+    assert!(aborted(&sent(&mut q), 11));
+    send(&mut q, &write(13, 4096));
+    send(&mut q, &chunk(0, 10, 0, 4096, true));
+    assert_eq!(q.poll(), Ok(None), "an aborted command is not executed");
+    let after = sent(&mut q);
+    let r2ts = |pdus: &[Pdu]| {
+        pdus.iter()
+            .filter_map(|p| if let Pdu::R2t(r) = p { Some((r.cccid, r.ttag)) } else { None })
+            .collect::<Vec<_>>()
+    };
+    assert!(after.iter().any(|p| aborted(std::slice::from_ref(p), 10)));
+    assert_eq!(r2ts(&after), [(12, 2)]);
+    send(&mut q, &chunk(2, 12, 0, 4096, true));
+    let r = q.poll().expect("valid").expect("complete");
+    assert_eq!((r.sqe.cid, q.abort(12), q.abort(99)), (12, Abort::Executing(r.tag), Abort::Unknown));
+    assert_eq!(r2ts(&sent(&mut q)).len(), 1, "the last one gets its turn once");
+}

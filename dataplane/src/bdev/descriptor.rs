@@ -1,5 +1,6 @@
 //! An open bdev: the only way to do I/O on one.
 
+use std::cell::{Cell, RefCell};
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll};
@@ -46,6 +47,19 @@ pub struct Descriptor {
     entry: Rc<Entry>,
     id: u64,
     write: bool,
+    wait: RefCell<Option<Waiting>>,
+}
+
+/// An I/O that a limit holds back (`bdev_set_qos_limit`): until its turn comes, dropping it means that it never happens.
+#[derive(Clone, Debug, Default)]
+pub struct Waiting(Rc<Cell<bool>>);
+
+impl Waiting {
+    /// Whether the I/O has begun.
+    #[must_use]
+    pub fn is_over(&self) -> bool {
+        self.0.get()
+    }
 }
 
 impl Drop for Descriptor {
@@ -81,7 +95,7 @@ impl Descriptor {
         if write {
             entry.writers.set(entry.writers.get() + 1);
         }
-        Self { entry, id, write }
+        Self { entry, id, write, wait: RefCell::default() }
     }
 
     /// The bdev's name (never an alias).
@@ -166,6 +180,11 @@ impl Descriptor {
         self.submit(IoClass::Write, bytes, admitted, move || bdev.write(lba, data, fua))
     }
 
+    /// The wait of the I/O that was submitted last, if a limit holds it back.
+    pub fn take_wait(&self) -> Option<Waiting> {
+        self.wait.take()
+    }
+
     /// Makes everything acknowledged so far durable.
     pub fn flush(&self) -> impl Future<Output = Result<(), IoError>> + use<> {
         let bdev = Rc::clone(&self.entry.bdev);
@@ -230,6 +249,8 @@ impl Descriptor {
         begin: B,
     ) -> impl Future<Output = Result<T, IoError>> + use<T, B> {
         let start = if admitted.is_ok() { self.entry.throttle.admit(class, bytes) } else { None };
+        let wait = start.is_some().then(Waiting::default);
+        self.wait.replace(wait.clone());
         let entry = Rc::clone(&self.entry);
         let inflight = admitted.is_ok().then(|| InFlight::begin(Rc::clone(&entry)));
         async move {
@@ -237,6 +258,9 @@ impl Descriptor {
             let begun = Instant::now();
             if let Some(start) = start {
                 tokio::time::sleep_until(start.into()).await;
+            }
+            if let Some(wait) = wait {
+                wait.0.set(true);
             }
             let result = Driven { io: Some(begin()), inflight }.await;
             match &result {

@@ -21,7 +21,7 @@ use futures::future::LocalBoxFuture;
 use serde_json::Value;
 use uuid::Uuid;
 
-pub use descriptor::{ClaimType, Descriptor};
+pub use descriptor::{ClaimType, Descriptor, Waiting};
 pub use error::{BdevError, IoError};
 pub use qos::{QosError, QosLimits, QosUpdate};
 pub use registry::{BdevEvent, BdevInfo, Events, Examiner, NewBdev, Registration, Registry};

@@ -31,7 +31,7 @@ impl Answer {
     }
 }
 
-/// Executes an admin or Fabrics command other than Connect. `Ok(None)` is an Asynchronous Event Request that waits.
+/// Executes an admin or Fabrics command other than Connect and Abort. `Ok(None)` is an Asynchronous Event Request that waits.
 pub(super) fn execute(target: &Target, c: &Rc<Controller>, r: &Request) -> Result<Option<Answer>, Status> {
     c.touch();
     let sqe = &r.sqe;
@@ -57,8 +57,6 @@ pub(super) fn execute(target: &Target, c: &Rc<Controller>, r: &Request) -> Resul
             c.answer_event(completion);
             Ok(None)
         }
-        // Commands of the bdev layer run to their end: bit 0 says that nothing was aborted.
-        admin::ABORT if !c.subsystem.config.discovery => Ok(Some(Answer::result(1_u32))),
         _ => Err(Status::INVALID_OPCODE.dnr()),
     }
 }

@@ -9,7 +9,7 @@ use std::task::{Context, Poll, Waker, ready};
 use std::time::{Duration, Instant};
 
 use bytes::Buf;
-use futures::future::LocalBoxFuture;
+use futures::future::{Abortable, LocalBoxFuture};
 use futures::stream::{FuturesUnordered, StreamExt};
 use tokio::net::TcpStream;
 use tokio::time::Sleep;
@@ -19,8 +19,10 @@ use vda_nvme::fabrics::{Connect, fctype};
 use vda_nvme::status::Status;
 
 use super::controller::{Controller, Link};
-use super::io::{self as nvm, Done};
+use super::io::{self as nvm, Begun, Done};
 use super::{Target, add, admin, connect};
+
+mod abort;
 
 /// Bytes asked of the socket at a time.
 const READ_CHUNK: usize = 64 << 10;
@@ -59,6 +61,7 @@ pub(super) fn spawn(target: &Rc<Target>, stream: TcpStream, peer: SocketAddr, lo
         link: Rc::new(Link::new(peer, local)),
         controller: None,
         running: FuturesUnordered::new(),
+        held_back: abort::HeldBack::default(),
         timer: Some(Box::pin(tokio::time::sleep(CONNECT_TIMEOUT))),
     };
     add(&target.counters.unassociated, 1);
@@ -72,6 +75,8 @@ struct Connection {
     controller: Option<Rc<Controller>>,
     /// I/O that has begun and not ended.
     running: FuturesUnordered<LocalBoxFuture<'static, Done>>,
+    /// Those of them that a limit holds back, which can still be aborted.
+    held_back: abort::HeldBack,
     /// Connect timeout, then keep-alive on the admin queue.
     timer: Option<Pin<Box<Sleep>>>,
 }
@@ -86,7 +91,9 @@ impl Connection {
             let _ = tokio::time::timeout(LAST_WORDS, flush).await;
         }
         drop(stream);
-        // I/O is never abandoned: whoever waits for this connection to be gone relies on it (host removal).
+        self.refuse_aborts();
+        self.held_back.abort_all();
+        // I/O that has begun is never abandoned: whoever waits for this connection to be gone relies on it (host removal).
         while self.running.next().await.is_some() {}
         match self.controller.take() {
             Some(c) => {
@@ -135,6 +142,7 @@ impl Connection {
             self.queue.complete(tag, Status::SUCCESS, result.into(), None);
             progress = true;
         }
+        progress |= self.serve_aborts();
         if self.link.is_closing() {
             return Err(End::Closed);
         }
@@ -155,6 +163,7 @@ impl Connection {
     }
 
     fn finish(&mut self, done: Done) {
+        self.held_back.remove(done.tag);
         let n = &self.target.counters.completed;
         n.set(n.get() + 1);
         self.queue.complete(done.tag, done.status, 0, done.data);
@@ -203,7 +212,9 @@ impl Connection {
 
     fn execute(&mut self) -> Result<bool, End> {
         let mut progress = false;
-        while let Some(request) = self.queue.poll()? {
+        // What was received goes on when there is room again: one read of commands can ask for a thousand times its size.
+        while self.queue.outbox().remaining() < SEND_HIGH_WATER {
+            let Some(request) = self.queue.poll()? else { break };
             self.dispatch(request);
             progress = true;
         }
@@ -218,6 +229,9 @@ impl Connection {
         if self.link.qid.get() != 0 && !r.sqe.is_fabrics() {
             return self.begin(&controller, r);
         }
+        if abort::is_abort(&controller, &r) {
+            return self.abort(&controller, &r);
+        }
         match admin::execute(&self.target, &controller, &r) {
             Ok(Some(a)) => self.queue.complete(tag, Status::SUCCESS, a.result, a.data),
             Ok(None) => {}
@@ -231,12 +245,16 @@ impl Connection {
         let tag = r.tag;
         match nvm::begin(controller, r) {
             Err(status) => self.finish(Done { tag, status, data: None }),
-            Ok(mut io) => {
+            Ok(Begun { mut io, wait: None }) => {
                 // Most I/O to memory ends at once, without the cost of a place among the running.
                 match io.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
                     Poll::Ready(done) => self.finish(done),
                     Poll::Pending => self.running.push(io),
                 }
+            }
+            Ok(Begun { io, wait: Some(wait) }) => {
+                let io = Abortable::new(io, self.held_back.insert(tag, wait));
+                self.running.push(Box::pin(async move { io.await.unwrap_or_else(|_| Done::aborted(tag)) }));
             }
         }
     }

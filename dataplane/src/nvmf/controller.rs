@@ -16,6 +16,22 @@ use super::listener::Listener;
 use super::namespace::Namespace;
 use super::subsystem::Subsystem;
 
+/// An Abort command for a command of another queue.
+pub(super) struct AbortRequest {
+    /// Identifier of the command to abort.
+    pub(super) cid: u16,
+    /// The Abort command on the admin queue.
+    tag: u16,
+    admin: Rc<Link>,
+}
+
+impl AbortRequest {
+    /// Answers the Abort command: dword 0 is 0 if the command was aborted, 1 if not (Base 5.1).
+    pub(super) fn answer(&self, aborted: bool) {
+        self.admin.send((self.tag, u32::from(!aborted)));
+    }
+}
+
 /// A connection as seen from outside of its task.
 pub(super) struct Link {
     pub(super) peer: SocketAddr,
@@ -24,6 +40,8 @@ pub(super) struct Link {
     closing: Cell<bool>,
     /// Completions of Asynchronous Event Requests: at most as many as there are requests.
     mail: RefCell<VecDeque<(u16, u32)>>,
+    /// Aborts of commands of this queue: at most as many as the admin queue has entries.
+    aborts: RefCell<VecDeque<AbortRequest>>,
     waker: RefCell<Option<Waker>>,
 }
 
@@ -35,6 +53,7 @@ impl Link {
             qid: Cell::new(0),
             closing: Cell::new(false),
             mail: RefCell::default(),
+            aborts: RefCell::default(),
             waker: RefCell::default(),
         }
     }
@@ -58,6 +77,16 @@ impl Link {
     pub(super) fn send(&self, completion: (u16, u32)) {
         self.mail.borrow_mut().push_back(completion);
         self.wake();
+    }
+
+    /// Asks the queue to abort its command `cid` for the Abort command `tag` of `admin`.
+    pub(super) fn ask_abort(&self, cid: u16, tag: u16, admin: &Rc<Self>) {
+        self.aborts.borrow_mut().push_back(AbortRequest { cid, tag, admin: Rc::clone(admin) });
+        self.wake();
+    }
+
+    pub(super) fn next_abort(&self) -> Option<AbortRequest> {
+        self.aborts.borrow_mut().pop_front()
     }
 
     /// The next completion to send; wakes `waker` when there is one, or when the connection is to end.

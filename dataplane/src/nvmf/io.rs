@@ -11,7 +11,7 @@ use vda_nvme::status::Status;
 
 use super::controller::Controller;
 use super::namespace::Busy;
-use crate::bdev::{Descriptor, IoError, IoType};
+use crate::bdev::{Descriptor, IoError, IoType, Waiting};
 
 /// End of a command.
 pub(super) struct Done {
@@ -20,13 +20,28 @@ pub(super) struct Done {
     pub(super) data: Option<Bytes>,
 }
 
+impl Done {
+    /// End of a command that was aborted before it began.
+    pub(super) fn aborted(tag: u16) -> Self {
+        Self { tag, status: Status::ABORTED_BY_REQUEST, data: None }
+    }
+}
+
 type Outcome = Result<Option<Bytes>, Status>;
 
-/// Begins a command: its future gives the end. It must be driven to its end, also when the connection is gone.
+/// A command that was accepted.
+pub(super) struct Begun {
+    /// Gives the end. It must be driven to its end, also when the connection is gone.
+    pub(super) io: LocalBoxFuture<'static, Done>,
+    /// A limit of the bdev holds the command back: until that is over it may be dropped, and has never happened.
+    pub(super) wait: Option<Waiting>,
+}
+
+/// Begins a command.
 ///
 /// # Errors
 /// The status of a command that is refused.
-pub(super) fn begin(c: &Controller, r: Request) -> Result<LocalBoxFuture<'static, Done>, Status> {
+pub(super) fn begin(c: &Controller, r: Request) -> Result<Begun, Status> {
     if !c.state.borrow().properties.is_ready() {
         return Err(Status::SEQUENCE_ERROR.dnr());
     }
@@ -41,15 +56,21 @@ pub(super) fn begin(c: &Controller, r: Request) -> Result<LocalBoxFuture<'static
         return Err(Status::INVALID_FIELD.dnr());
     }
     let (bdev, busy) = ns.begin().ok_or(Status::INVALID_NAMESPACE.dnr())?;
+    bdev.take_wait();
+    let io = submit(&bdev, busy, r)?;
+    Ok(Begun { io, wait: bdev.take_wait() })
+}
+
+fn submit(bdev: &Rc<Descriptor>, busy: Busy, r: Request) -> Result<LocalBoxFuture<'static, Done>, Status> {
     let tag = r.tag;
     Ok(match r.sqe.opcode {
         io::READ => {
-            let buffer = BytesMut::zeroed(check_length(&bdev, &r, r.buffer_len as usize)?);
+            let buffer = BytesMut::zeroed(check_length(bdev, &r, r.buffer_len as usize)?);
             let read = bdev.read(r.sqe.slba(), buffer);
             finish(tag, busy, async move { read.await.map(|b| Some(b.freeze())).map_err(status) })
         }
         io::WRITE => {
-            let length = check_length(&bdev, &r, r.data.len())?;
+            let length = check_length(bdev, &r, r.data.len())?;
             let write = bdev.write(r.sqe.slba(), r.data.slice(..length), r.sqe.fua());
             finish(tag, busy, async move { write.await.map(|()| None).map_err(status) })
         }
@@ -58,18 +79,18 @@ pub(super) fn begin(c: &Controller, r: Request) -> Result<LocalBoxFuture<'static
             finish(tag, busy, async move { flush.await.map(|()| None).map_err(status) })
         }
         io::WRITE_ZEROES => {
-            check_range(&bdev, r.sqe.slba(), r.sqe.blocks().into())?;
+            check_range(bdev, r.sqe.slba(), r.sqe.blocks().into())?;
             let zero = bdev.write_zeroes(r.sqe.slba(), r.sqe.blocks().into(), r.sqe.fua());
             finish(tag, busy, async move { zero.await.map(|()| None).map_err(status) })
         }
         io::COMPARE => {
-            let length = check_length(&bdev, &r, r.data.len())?;
+            let length = check_length(bdev, &r, r.data.len())?;
             let compare = bdev.compare(r.sqe.slba(), r.data.slice(..length));
             finish(tag, busy, async move { compare.await.map(|()| None).map_err(status) })
         }
         io::DATASET_MANAGEMENT => {
-            let ranges = dsm_ranges(&bdev, &r)?;
-            finish(tag, busy, deallocate(bdev, ranges))
+            let ranges = dsm_ranges(bdev, &r)?;
+            finish(tag, busy, deallocate(Rc::clone(bdev), ranges))
         }
         _ => return Err(Status::INVALID_OPCODE.dnr()),
     })

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use tokio::task::LocalSet;
 use vda_dataplane::bdev::malloc::{self, MallocParams};
-use vda_dataplane::bdev::{Registration, Registry};
+use vda_dataplane::bdev::{QosUpdate, Registration, Registry};
 use vda_dataplane::nvmf::{NamespaceRequest, SubsystemConfig, Target, TransportOptions};
 use vda_nvme::digest::Digests;
 use vda_nvme::log::AnaState;
@@ -34,7 +34,7 @@ pub(crate) fn free_address() -> SocketAddr {
 
 /// A subsystem with ANA and one namespace in memory.
 pub(crate) struct Fixture {
-    _registry: Registry,
+    pub(crate) registry: Registry,
     pub(crate) target: Rc<Target>,
     pub(crate) address: SocketAddr,
     _malloc: Registration,
@@ -60,7 +60,13 @@ impl Fixture {
             .expect("namespace");
         let address = free_address();
         target.add_listener(NQN, address, AnaState::Optimized).expect("listener");
-        Self { _registry: registry, target, address, _malloc: malloc }
+        Self { registry, target, address, _malloc: malloc }
+    }
+
+    /// At most this many bytes a second, or no limit with 0.
+    pub(crate) fn limit(&self, mbytes_per_sec: u64) {
+        let update = QosUpdate { rw_mbytes_per_sec: Some(mbytes_per_sec), ..Default::default() };
+        self.registry.set_qos("m0", update).expect("there").expect("a limit");
     }
 
     pub(crate) fn who(&self) -> Who {

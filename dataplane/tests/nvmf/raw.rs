@@ -36,6 +36,7 @@ pub(crate) struct RawQueue {
     pub(crate) queue: HostQueue<u32>,
     next: u32,
     done: BTreeMap<u32, Completion<u32>>,
+    cids: BTreeMap<u32, u16>,
     /// Controller id, from Connect.
     pub(crate) cntlid: u16,
 }
@@ -48,7 +49,8 @@ impl RawQueue {
         let limits = Limits { queue_depth: depth, ..Limits::default() };
         let mut queue = HostQueue::new(HostConfig { limits, digests });
         queue.set_in_capsule(IN_CAPSULE);
-        let mut this = Self { stream, queue, next: 0, done: BTreeMap::new(), cntlid: 0 };
+        let mut this =
+            Self { stream, queue, next: 0, done: BTreeMap::new(), cids: BTreeMap::new(), cntlid: 0 };
         while !this.queue.has_room() {
             this.exchange().await;
         }
@@ -84,13 +86,19 @@ impl RawQueue {
         token
     }
 
-    /// Queues a command to be sent with the next exchange. Its identifier is [`RawQueue::cid`] of the token.
+    /// Queues a command to be sent with the next exchange.
     pub(crate) fn stage(&mut self, sqe: Sqe, data: impl Into<Bytes>, room: usize) -> u32 {
         let token = self.next;
         self.next += 1;
         let command = Command { sqe, data: data.into(), buffer: BytesMut::zeroed(room), token };
-        assert!(self.queue.submit(command).is_ok(), "the queue is full");
+        let cid = self.queue.submit(command).ok().expect("the queue is full");
+        self.cids.insert(token, cid);
         token
+    }
+
+    /// Identifier of a command.
+    pub(crate) fn cid_of(&self, token: u32) -> u16 {
+        self.cids[&token]
     }
 
     pub(crate) async fn flush(&mut self) {
@@ -117,6 +125,11 @@ impl RawQueue {
     /// Status of a command.
     pub(crate) async fn status(&mut self, sqe: Sqe, data: impl Into<Bytes>, room: usize) -> Status {
         self.command(sqe, data, room).await.cqe.status
+    }
+
+    /// The connection itself, for what a host should not do.
+    pub(crate) fn stream(&mut self) -> &mut TcpStream {
+        &mut self.stream
     }
 
     async fn exchange(&mut self) {
