@@ -8,6 +8,7 @@
 //!
 //! - [`pdu`], [`codec`], [`digest`]: bytes <-> PDUs; bulk data is never copied, it travels as `Bytes`
 //! - [`cmd`], [`fabrics`], [`identify`], [`log`], [`status`]: commands, completions and data structures
+//! - [`reservation`]: reservations of a namespace
 //! - [`controller`], [`host`]: state machines of the two ends of a queue
 
 pub mod cmd;
@@ -20,6 +21,7 @@ pub mod host;
 pub mod identify;
 pub mod log;
 pub mod pdu;
+pub mod reservation;
 pub mod status;
 
 #[cfg(test)]

@@ -54,8 +54,12 @@ statuses! {
     SGL_TYPE_INVALID = 0 / 0x11, "SGL descriptor type invalid";
     /// The SGL offset points outside of the capsule.
     SGL_OFFSET_INVALID = 0 / 0x16, "SGL offset invalid";
+    /// The host identifier has another format than the command asks for.
+    HOST_ID_INCONSISTENT = 0 / 0x18, "host identifier inconsistent format";
     /// The Keep Alive Timeout is invalid.
     KEEP_ALIVE_INVALID = 0 / 0x19, "keep alive timeout invalid";
+    /// The command was interrupted and may be sent again.
+    COMMAND_INTERRUPTED = 0 / 0x21, "command interrupted";
     /// Transport error that may go away: retry.
     TRANSIENT_TRANSPORT_ERROR = 0 / 0x22, "transient transport error";
     /// LBA range exceeds the namespace.
@@ -64,6 +68,8 @@ statuses! {
     CAPACITY_EXCEEDED = 0 / 0x81, "capacity exceeded";
     /// The namespace is not ready.
     NAMESPACE_NOT_READY = 0 / 0x82, "namespace not ready";
+    /// Another host's reservation is in the way.
+    RESERVATION_CONFLICT = 0 / 0x83, "reservation conflict";
     /// Invalid queue identifier.
     INVALID_QUEUE_ID = 1 / 0x01, "invalid queue identifier";
     /// More Asynchronous Event Requests than the controller takes.
