@@ -112,6 +112,8 @@ pub const ONCS_COMPARE: u16 = 1 << 0;
 pub const ONCS_DSM: u16 = 1 << 2;
 /// ONCS: Write Zeroes.
 pub const ONCS_WRITE_ZEROES: u16 = 1 << 3;
+/// ONCS: reservations.
+pub const ONCS_RESERVATIONS: u16 = 1 << 5;
 
 const CMIC_MULTI_PORT_MULTI_CONTROLLER: u8 = 0b0000_0011;
 const CMIC_ANA: u8 = 1 << 3;
@@ -218,6 +220,8 @@ pub struct Namespace {
     pub thin: bool,
     /// Preferred write granularity, blocks, not zero based; 0 for none.
     pub preferred_write: u16,
+    /// Reservation capabilities (RESCAP), see [`crate::reservation::Reservations::capabilities`].
+    pub rescap: u8,
     /// ANA group.
     pub ana_group: u32,
     /// Namespace globally unique id, zero for none.
@@ -236,7 +240,7 @@ impl Namespace {
         }
         let optimal = u8::from(self.preferred_write > 0) << 4;
         put(&mut b, 24, &[u8::from(self.thin) | optimal]); // NSFEAT
-        put(&mut b, 30, &[1]); // NMIC: shared
+        put(&mut b, 30, &[1, self.rescap]); // NMIC: shared
         put(&mut b, 33, &[if self.thin { 1 | 1 << 3 } else { 0 }]); // DLFEAT
         if self.preferred_write > 0 {
             let zero_based = self.preferred_write - 1;
@@ -261,6 +265,7 @@ impl Namespace {
             block_shift: u8_at(b, 128 + format * 4 + 2),
             thin: nsfeat & 1 != 0,
             preferred_write: if nsfeat & 1 << 4 != 0 { u16_at(b, 64).saturating_add(1) } else { 0 },
+            rescap: u8_at(b, 31),
             ana_group: u32_at(b, 92),
             nguid: array_at(b, 104),
             eui64: array_at(b, 120),

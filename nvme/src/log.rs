@@ -19,6 +19,8 @@ pub mod lid {
     pub const EFFECTS: u8 = 0x05;
     /// Asymmetric Namespace Access.
     pub const ANA: u8 = 0x0c;
+    /// Reservation notification.
+    pub const RESERVATION: u8 = 0x80;
     /// Discovery.
     pub const DISCOVERY: u8 = 0x70;
 }
@@ -228,6 +230,19 @@ pub fn encode_changed(nsids: impl ExactSizeIterator<Item = u32>) -> Vec<u8> {
     for (i, n) in nsids.enumerate() {
         put(&mut b, i * 4, &n.to_le_bytes());
     }
+    b
+}
+
+/// Length of a reservation notification log page, bytes.
+pub const RESERVATION_LEN: usize = 64;
+
+/// Encodes a reservation notification log page (Base 5.16.1.24): `count` of all pages ever, `kind`, how many more wait.
+#[must_use]
+pub fn encode_reservation(count: u64, kind: u8, more: u8, nsid: u32) -> Vec<u8> {
+    let mut b = vec![0; RESERVATION_LEN];
+    put(&mut b, 0, &count.to_le_bytes());
+    put(&mut b, 8, &[kind, more]);
+    put(&mut b, 12, &nsid.to_le_bytes());
     b
 }
 

@@ -284,7 +284,7 @@ impl Path {
         let notice = |n: Notice| match n {
             Notice::Ana => self.ask(Refresh { ana: true, namespaces: false }),
             Notice::Namespaces => self.ask(Refresh { ana: true, namespaces: true }),
-            Notice::Discovery => {}
+            Notice::Discovery | Notice::Reservation => {}
         };
         let refreshing = async {
             loop {

@@ -10,7 +10,7 @@ use vda_nvme::fabrics::fctype;
 use vda_nvme::status::Status;
 
 use super::controller::Controller;
-use super::{Target, connect, identify, logpage};
+use super::{Target, connect, identify, logpage, reservation};
 
 /// Answer of a command.
 #[derive(Debug, Default)]
@@ -97,6 +97,10 @@ fn get_features(target: &Target, c: &Controller, r: &Request) -> Result<Answer, 
         feature::HOST_IDENTIFIER if r.sqe.cdw10[1] & 1 == 1 && r.buffer_len >= 16 => {
             return Ok(Answer::data(c.hostid.as_bytes().to_vec(), r.buffer_len));
         }
+        feature::RESERVATION_MASK | feature::RESERVATION_PERSISTENCE => {
+            drop(state);
+            return Ok(Answer::result(reservation::get_feature(c, &r.sqe)?));
+        }
         feature::HOST_BEHAVIOR if r.buffer_len >= 512 => return Ok(Answer::data(vec![0; 512], r.buffer_len)),
         fid => state.features.get(fid).ok_or(Status::INVALID_FIELD.dnr())?,
     };
@@ -109,6 +113,11 @@ fn set_features(target: &Target, c: &Controller, r: &Request) -> Result<Answer, 
         return Err(Status::FEATURE_NOT_SAVEABLE.dnr());
     }
     let value = r.sqe.cdw10[1];
+    if matches!(fid, feature::RESERVATION_MASK | feature::RESERVATION_PERSISTENCE)
+        && !c.subsystem.config.discovery
+    {
+        return reservation::set_feature(c, &r.sqe).map(|()| Answer::default());
+    }
     let mut state = c.state.borrow_mut();
     match fid {
         feature::ASYNC_EVENT_CONFIG => state.events.set_config(value),

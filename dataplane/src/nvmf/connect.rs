@@ -13,6 +13,7 @@ use vda_nvme::fabrics::{
 use vda_nvme::status::Status;
 
 use super::controller::{Controller, Link, State};
+use super::reservation::Notifications;
 use super::subsystem::Subsystem;
 use super::{Target, TransportOptions};
 
@@ -100,6 +101,7 @@ fn initial_state(subsystem: &Subsystem, options: &TransportOptions, kato: u32) -
         kato_ms,
         features: Features::default(),
         changed: std::collections::BTreeSet::new(),
+        notifications: Notifications::default(),
     }
 }
 

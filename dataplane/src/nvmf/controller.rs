@@ -11,9 +11,11 @@ use uuid::Uuid;
 use vda_nvme::controller::events::{Events, Notice};
 use vda_nvme::controller::state::{Features, KeepAlive, Properties};
 use vda_nvme::log::AnaState;
+use vda_nvme::reservation::Notification;
 
 use super::listener::Listener;
 use super::namespace::Namespace;
+use super::reservation::Notifications;
 use super::subsystem::Subsystem;
 
 /// An Abort command for a command of another queue.
@@ -111,6 +113,8 @@ pub(super) struct State {
     pub(super) features: Features,
     /// Namespaces that changed since the log page was read.
     pub(super) changed: BTreeSet<u32>,
+    /// Reservation notifications that were not read.
+    pub(super) notifications: Notifications,
 }
 
 /// A controller of a subsystem.
@@ -155,6 +159,11 @@ impl Controller {
     pub(super) fn namespace_changed(&self, nsid: u32) {
         self.state.borrow_mut().changed.insert(nsid);
         self.post(Notice::Namespaces);
+    }
+
+    pub(super) fn reservation_changed(&self, nsid: u32, what: Notification) {
+        self.state.borrow_mut().notifications.push(nsid, what);
+        self.post(Notice::Reservation);
     }
 
     /// Ends the I/O connections, and with `all` the admin connection.

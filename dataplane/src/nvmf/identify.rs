@@ -5,7 +5,7 @@ use vda_nvme::controller::events::MAX_REQUESTS;
 use vda_nvme::controller::state::VERSION_2_0;
 use vda_nvme::identify::{
     self as id, ANACAP_FIXED, AnaCapabilities, CSI_NVM, ControllerType, IDENTIFY_LEN, OAES_ANA,
-    OAES_DISCOVERY, OAES_NAMESPACE, ONCS_COMPARE, ONCS_DSM, ONCS_WRITE_ZEROES, cns,
+    OAES_DISCOVERY, OAES_NAMESPACE, ONCS_COMPARE, ONCS_DSM, ONCS_RESERVATIONS, ONCS_WRITE_ZEROES, cns,
 };
 use vda_nvme::log::AnaState;
 use vda_nvme::status::Status;
@@ -76,7 +76,7 @@ fn controller(c: &Controller, o: &TransportOptions) -> id::Controller {
         kas: o.kas,
         maxcmd: o.max_queue_depth,
         nn: config.max_namespaces,
-        oncs: supported.fold(ONCS_COMPARE, |bits, (_, bit)| bits | bit),
+        oncs: supported.fold(ONCS_COMPARE | ONCS_RESERVATIONS, |bits, (_, bit)| bits | bit),
         // Always: what a bdev acknowledges may still be in a cache of the file system or of a remote disk.
         volatile_cache: true,
         ana,
@@ -129,7 +129,8 @@ fn independent(c: &Controller, nsid: u32) -> Result<Vec<u8>, Status> {
     if let Some(ns) = known(c, nsid)? {
         let group = ns.ana_group.get();
         b[1] = 1; // NMIC: shared
-        b[8..12].copy_from_slice(&group.to_le_bytes());
+        b[2] = ns.reservations.capabilities();
+        b[4..8].copy_from_slice(&group.to_le_bytes());
         b[14] = u8::from(c.ana_state(group) != AnaState::Inaccessible); // NSTAT: ready
     }
     Ok(b)

@@ -11,6 +11,7 @@ use vda_nvme::status::Status;
 
 use super::controller::Controller;
 use super::namespace::Busy;
+use super::reservation;
 use crate::bdev::{Descriptor, IoError, IoType, Waiting};
 
 /// End of a command.
@@ -54,6 +55,10 @@ pub(super) fn begin(c: &Controller, r: Request) -> Result<Begun, Status> {
     }
     if r.sqe.fuse() != 0 {
         return Err(Status::INVALID_FIELD.dnr());
+    }
+    ns.reservations.check(c, &r.sqe)?;
+    if reservation::is_command(&r.sqe) {
+        return Ok(Begun { io: reservation::begin(c, &ns, r), wait: None });
     }
     let (bdev, busy) = ns.begin().ok_or(Status::INVALID_NAMESPACE.dnr())?;
     bdev.take_wait();

@@ -23,11 +23,22 @@ pub(super) fn get(target: &Target, c: &Controller, sqe: &Sqe, length: usize) -> 
         return Err(Status::DATA_SGL_LENGTH_INVALID.dnr());
     }
     let retain = sqe.cdw10[0] >> 15 & 1 != 0;
-    let page = page(target, c, sqe, offset, retain)?;
-    log::window(&page, offset, (dwords * 4) as usize).ok_or(Status::INVALID_FIELD.dnr())
+    let length = (dwords * 4) as usize;
+    let (page, offset) = match page(target, c, sqe, (offset, length), retain)? {
+        // What was read of it is gone: it begins where the reader is.
+        page if sqe.cdw10[0].to_le_bytes()[0] == lid::RESERVATION => (page, 0),
+        page => (page, offset),
+    };
+    log::window(&page, offset, length).ok_or(Status::INVALID_FIELD.dnr())
 }
 
-fn page(target: &Target, c: &Controller, sqe: &Sqe, offset: u64, retain: bool) -> Result<Vec<u8>, Status> {
+fn page(
+    target: &Target,
+    c: &Controller,
+    sqe: &Sqe,
+    (offset, length): (u64, usize),
+    retain: bool,
+) -> Result<Vec<u8>, Status> {
     let which = sqe.cdw10[0].to_le_bytes()[0];
     let discovery = c.subsystem.config.discovery;
     let page = match which {
@@ -39,6 +50,7 @@ fn page(target: &Target, c: &Controller, sqe: &Sqe, offset: u64, retain: bool) -
         lid::FIRMWARE => firmware(),
         lid::CHANGED_NAMESPACES => changed_namespaces(c, offset),
         lid::EFFECTS => effects(),
+        lid::RESERVATION => c.state.borrow_mut().notifications.read(offset, length)?,
         lid::ANA if c.subsystem.config.ana_reporting => {
             // LSP bit 0: return groups only.
             ana(c, sqe.cdw10[0] >> 8 & 1 != 0)
@@ -53,8 +65,15 @@ fn page(target: &Target, c: &Controller, sqe: &Sqe, offset: u64, retain: bool) -
 
 /// Identifiers of the log pages that exist.
 fn supported(discovery: bool) -> Vec<u8> {
-    let nvm: &[u8] =
-        &[lid::ERROR, lid::HEALTH, lid::FIRMWARE, lid::CHANGED_NAMESPACES, lid::EFFECTS, lid::ANA];
+    let nvm: &[u8] = &[
+        lid::ERROR,
+        lid::HEALTH,
+        lid::FIRMWARE,
+        lid::CHANGED_NAMESPACES,
+        lid::EFFECTS,
+        lid::ANA,
+        lid::RESERVATION,
+    ];
     let mut b = vec![0; 1024];
     let own = if discovery { &[lid::DISCOVERY] } else { nvm };
     for l in own.iter().chain([&lid::SUPPORTED]) {
@@ -94,7 +113,16 @@ fn effects() -> Vec<u8> {
         admin::KEEP_ALIVE,
     ];
     let writes = [io::WRITE, io::WRITE_ZEROES, io::DATASET_MANAGEMENT];
-    log::encode_effects(&admin, &[&[io::FLUSH, io::READ, io::COMPARE][..], &writes].concat(), &writes)
+    let others = [
+        io::FLUSH,
+        io::READ,
+        io::COMPARE,
+        io::RESERVATION_REGISTER,
+        io::RESERVATION_REPORT,
+        io::RESERVATION_ACQUIRE,
+        io::RESERVATION_RELEASE,
+    ];
+    log::encode_effects(&admin, &[&others[..], &writes].concat(), &writes)
 }
 
 fn ana(c: &Controller, groups_only: bool) -> Vec<u8> {

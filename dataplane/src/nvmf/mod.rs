@@ -15,6 +15,7 @@ mod listener;
 mod logpage;
 mod namespace;
 mod nqn;
+mod reservation;
 mod subsystem;
 mod transport;
 mod view;
@@ -22,6 +23,7 @@ mod view;
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -33,6 +35,7 @@ use vda_nvme::log::AnaState;
 pub use error::TargetError;
 use listener::ListeningSocket;
 use namespace::{Ids, Namespace};
+use reservation::Reserved;
 use subsystem::Subsystem;
 pub use subsystem::SubsystemConfig;
 pub use transport::{TransportOptions, socket_address};
@@ -79,6 +82,8 @@ pub struct NamespaceRequest {
     pub uuid: Option<Uuid>,
     /// The namespace id if absent.
     pub ana_group: Option<u32>,
+    /// File for reservations that persist through power loss; without they cannot.
+    pub ptpl_file: Option<PathBuf>,
 }
 
 /// The target.
@@ -198,7 +203,8 @@ impl Target {
         }
         let nguid = nguid.filter(|id| *id != [0; 16]).or_else(|| Some(*bdev.uuid().as_bytes()));
         let uuid = r.uuid.filter(|u| !u.is_nil()).unwrap_or_else(|| bdev.uuid());
-        let ns = Rc::new(Namespace::new(nsid, group, Ids { nguid, eui64, uuid }, bdev));
+        let reservations = Reserved::load(r.ptpl_file.clone(), bdev.uuid())?;
+        let ns = Rc::new(Namespace::new(nsid, group, Ids { nguid, eui64, uuid }, bdev, reservations));
         subsystem.namespaces.borrow_mut().insert(nsid, Rc::clone(&ns));
         tokio::task::spawn_local(watch(Rc::downgrade(self), nqn.to_owned(), Rc::downgrade(&ns), events));
         subsystem.namespace_changed(nsid);

@@ -8,6 +8,7 @@ use uuid::Uuid;
 use vda_nvme::identify::{self, NamespaceIds};
 
 use super::TargetError;
+use super::reservation::Reserved;
 use crate::bdev::{Descriptor, IoType};
 
 /// Identifiers of a namespace, as given to `nvmf_subsystem_add_ns`.
@@ -26,37 +27,65 @@ pub(super) struct Namespace {
     pub(super) ana_group: Cell<u32>,
     /// `None` once the namespace was removed.
     bdev: RefCell<Option<Rc<Descriptor>>>,
-    inflight: Cell<usize>,
+    /// I/O that has begun and not ended, begun in even and in odd epochs.
+    inflight: [Cell<usize>; 2],
+    epoch: Cell<usize>,
     idle: Notify,
+    pub(super) reservations: Reserved,
 }
 
 impl Namespace {
-    pub(super) fn new(nsid: u32, ana_group: u32, ids: Ids, bdev: Descriptor) -> Self {
+    pub(super) fn new(nsid: u32, ana_group: u32, ids: Ids, bdev: Descriptor, reservations: Reserved) -> Self {
         Self {
             nsid,
             bdev_name: bdev.name().to_owned(),
             ids,
             ana_group: Cell::new(ana_group),
             bdev: RefCell::new(Some(Rc::new(bdev))),
-            inflight: Cell::new(0),
+            inflight: Default::default(),
+            epoch: Cell::new(0),
             idle: Notify::new(),
+            reservations,
         }
     }
 
     /// The bdev and a guard that counts an I/O until it is dropped; `None` once removed.
     pub(super) fn begin(self: &Rc<Self>) -> Option<(Rc<Descriptor>, Busy)> {
         let bdev = self.bdev.borrow().clone()?;
-        self.inflight.set(self.inflight.get() + 1);
-        Some((bdev, Busy(Rc::clone(self))))
+        let epoch = self.epoch.get();
+        self.inflight[epoch].set(self.inflight[epoch].get() + 1);
+        Some((bdev, Busy { ns: Rc::clone(self), epoch }))
     }
 
     /// Lets no I/O begin any more, waits for what has begun, and closes the bdev.
     pub(super) async fn close(&self) {
         let bdev = self.bdev.borrow_mut().take();
-        while self.inflight.get() > 0 {
-            self.idle.notified().await;
+        loop {
+            let ended = self.idle.notified();
+            if self.inflight.iter().all(|n| n.get() == 0) {
+                break;
+            }
+            ended.await;
         }
         drop(bdev);
+    }
+
+    /// Waits for the I/O that has begun until now, not for what begins later. One at a time, see [`Reserved::lock`].
+    pub(super) async fn drain_begun(&self) {
+        let old = self.epoch.get();
+        self.epoch.set(1 - old);
+        loop {
+            let ended = self.idle.notified();
+            if self.inflight[old].get() == 0 {
+                return;
+            }
+            ended.await;
+        }
+    }
+
+    /// Identity of the bdev's contents; `None` once removed.
+    pub(super) fn bdev_uuid(&self) -> Option<Uuid> {
+        self.bdev.borrow().as_ref().map(|b| b.uuid())
     }
 
     /// Identify Namespace; `None` once removed.
@@ -67,6 +96,7 @@ impl Namespace {
             block_shift: u8::try_from(bdev.block_size().trailing_zeros()).unwrap_or(9),
             thin: bdev.supports(IoType::Unmap),
             preferred_write: 0,
+            rescap: self.reservations.capabilities(),
             ana_group: if ana_reporting { self.ana_group.get() } else { 0 },
             nguid: self.ids.nguid.unwrap_or_default(),
             eui64: self.ids.eui64.unwrap_or_default(),
@@ -83,14 +113,17 @@ impl Namespace {
 }
 
 /// An I/O in flight on a namespace.
-pub(super) struct Busy(Rc<Namespace>);
+pub(super) struct Busy {
+    ns: Rc<Namespace>,
+    epoch: usize,
+}
 
 impl Drop for Busy {
     fn drop(&mut self) {
-        let left = self.0.inflight.get() - 1;
-        self.0.inflight.set(left);
-        if left == 0 {
-            self.0.idle.notify_one();
+        let count = &self.ns.inflight[self.epoch];
+        count.set(count.get() - 1);
+        if count.get() == 0 {
+            self.ns.idle.notify_waiters();
         }
     }
 }

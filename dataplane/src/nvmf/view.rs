@@ -214,6 +214,6 @@ fn show_namespace(ns: &Namespace, ana_reporting: bool) -> NvmfNamespace {
         eui64: ns.ids.eui64.map(|id| show_id(&id)),
         uuid: Some(ns.ids.uuid),
         anagrpid: ana_reporting.then(|| ns.ana_group.get()),
-        ptpl_file: None,
+        ptpl_file: ns.reservations.file().map(|f| f.display().to_string()),
     }
 }

@@ -102,6 +102,7 @@ fn namespaces(methods: &mut Methods, target: &Rc<Target>) {
             eui64: n.eui64,
             uuid: n.uuid,
             ana_group: n.anagrpid,
+            ptpl_file: n.ptpl_file.map(Into::into),
         };
         Ok(t.add_ns(&c.nqn, &request)?)
     });

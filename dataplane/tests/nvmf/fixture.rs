@@ -69,6 +69,11 @@ impl Fixture {
         self.registry.set_qos("m0", update).expect("there").expect("a limit");
     }
 
+    /// I/O commands that have ended.
+    pub(crate) fn completed(&self) -> u64 {
+        self.target.show_stats().poll_groups[0].completed_nvme_io.unwrap_or_default()
+    }
+
     pub(crate) fn who(&self) -> Who {
         Who {
             address: self.address,

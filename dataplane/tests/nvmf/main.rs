@@ -5,4 +5,5 @@ mod fixture;
 mod overload;
 mod raw;
 mod recorder;
+mod reservations;
 mod wire;

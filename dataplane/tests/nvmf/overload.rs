@@ -27,11 +27,10 @@ fn capsule(opcode: u8, cid: u16) -> Vec<u8> {
 
 /// Waits until the target has done all it will do without more from the host.
 async fn settled(f: &Fixture) -> u64 {
-    let done = || f.target.show_stats().poll_groups[0].completed_nvme_io.unwrap_or_default();
-    let mut last = done();
+    let mut last = f.completed();
     loop {
         tokio::time::sleep(Duration::from_millis(200)).await;
-        let now = done();
+        let now = f.completed();
         if now == last && now > 0 {
             return now;
         }
@@ -56,7 +55,7 @@ fn a_host_that_never_reads_gets_no_more_work_done() {
         while left > 0 {
             left -= host.io.stream().read(&mut buf).await.expect("received");
         }
-        assert_eq!(f.target.show_stats().poll_groups[0].completed_nvme_io, Some(READS as u64));
+        assert_eq!(f.completed(), READS as u64);
     });
 }
 

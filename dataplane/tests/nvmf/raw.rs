@@ -91,7 +91,7 @@ impl RawQueue {
         let token = self.next;
         self.next += 1;
         let command = Command { sqe, data: data.into(), buffer: BytesMut::zeroed(room), token };
-        let cid = self.queue.submit(command).ok().expect("the queue is full");
+        let cid = self.queue.submit(command).expect("the queue is full");
         self.cids.insert(token, cid);
         token
     }

@@ -16,6 +16,7 @@ use vda_nvme::status::Status;
 use crate::fixture::{BLOCK, BLOCKS, Fixture, NQN, run};
 use crate::raw::{IN_CAPSULE, RawHost, RawQueue, Who};
 use crate::recorder::{Capture, record};
+use crate::reservations::{command, keys};
 
 /// Commands that [`every_command`] sends, so that one that is forgotten is found: admin opcodes, I/O opcodes, Fabrics types.
 const ADMIN: &[u8] = &[
@@ -27,7 +28,18 @@ const ADMIN: &[u8] = &[
     admin::ASYNC_EVENT_REQUEST,
     admin::KEEP_ALIVE,
 ];
-const IO: &[u8] = &[io::FLUSH, io::WRITE, io::READ, io::COMPARE, io::WRITE_ZEROES, io::DATASET_MANAGEMENT];
+const IO: &[u8] = &[
+    io::FLUSH,
+    io::WRITE,
+    io::READ,
+    io::COMPARE,
+    io::WRITE_ZEROES,
+    io::DATASET_MANAGEMENT,
+    io::RESERVATION_REGISTER,
+    io::RESERVATION_REPORT,
+    io::RESERVATION_ACQUIRE,
+    io::RESERVATION_RELEASE,
+];
 const FABRICS: &[u8] = &[fctype::PROPERTY_SET, fctype::CONNECT, fctype::PROPERTY_GET];
 /// Types of PDUs that a target and a host that keep the protocol exchange.
 const PDUS: &[u8] = &[0, 1, 4, 5, 6, 7, 9];
@@ -164,6 +176,7 @@ async fn log_pages(q: &mut RawQueue) {
         (lid::CHANGED_NAMESPACES, 4096),
         (lid::EFFECTS, 4096),
         (lid::ANA, 16 + 32 + 4),
+        (lid::RESERVATION, 64),
     ] {
         good(q, "log page", log_page(which, len), vec![], len).await;
     }
@@ -218,6 +231,15 @@ async fn data_commands(q: &mut RawQueue) {
     good(q, "deallocate", dsm, DsmRange::encode_all(&ranges), 0).await;
 }
 
+async fn reservations(q: &mut RawQueue) {
+    good(q, "register", command(io::RESERVATION_REGISTER, 0), keys(0, 5), 0).await;
+    good(q, "acquire", command(io::RESERVATION_ACQUIRE, 1 << 8), keys(5, 0), 0).await;
+    let report = with(command(io::RESERVATION_REPORT, 31), &[(11, 1)]);
+    good(q, "report", report, vec![], 128).await;
+    good(q, "release", command(io::RESERVATION_RELEASE, 1 << 8), vec![5, 0, 0, 0, 0, 0, 0, 0], 0).await;
+    good(q, "unregister", command(io::RESERVATION_REGISTER, 1), keys(5, 0), 0).await;
+}
+
 /// What is refused is answered in form as well.
 async fn refusals(admin_queue: &mut RawQueue, q: &mut RawQueue) {
     let differs = q.status(block_io(io::COMPARE, 0, 1), vec![9; BLOCK], 0).await;
@@ -258,6 +280,7 @@ async fn every_command(who: &Who, f: &Fixture) {
     events(&mut host.admin, f).await;
     good(&mut host.admin, "keep alive", Sqe::new(admin::KEEP_ALIVE, 0), vec![], 0).await;
     data_commands(&mut host.io).await;
+    reservations(&mut host.io).await;
     refusals(&mut host.admin, &mut host.io).await;
     discovery(who, f).await;
 }

@@ -17,21 +17,25 @@ pub enum Notice {
     Ana,
     /// The discovery log changed.
     Discovery,
+    /// The reservation notification log has an entry; it cannot be disabled here, but per namespace.
+    Reservation,
 }
 
 impl Notice {
     /// All notices.
-    pub const ALL: [Self; 3] = [Self::Namespaces, Self::Ana, Self::Discovery];
+    pub const ALL: [Self; 4] = [Self::Namespaces, Self::Ana, Self::Discovery, Self::Reservation];
 
     /// Dword 0 of the completion: type, information, log page.
     #[must_use]
     pub fn result(self) -> u32 {
-        let info: u32 = match self {
-            Self::Namespaces => 0x00,
-            Self::Ana => 0x03,
-            Self::Discovery => 0xf0,
+        // Types: notice, and I/O command specific status.
+        let (kind, info): (u32, u32) = match self {
+            Self::Namespaces => (2, 0x00),
+            Self::Ana => (2, 0x03),
+            Self::Discovery => (2, 0xf0),
+            Self::Reservation => (6, 0x00),
         };
-        2 | info << 8 | u32::from(self.log_page()) << 16
+        kind | info << 8 | u32::from(self.log_page()) << 16
     }
 
     /// From dword 0 of a completion.
@@ -47,17 +51,23 @@ impl Notice {
             Self::Namespaces => lid::CHANGED_NAMESPACES,
             Self::Ana => lid::ANA,
             Self::Discovery => lid::DISCOVERY,
+            Self::Reservation => lid::RESERVATION,
         }
     }
 
-    /// Bit in the Asynchronous Event Configuration feature and in OAES.
+    /// Bit in the Asynchronous Event Configuration feature and in OAES; 0 if it is always enabled.
     #[must_use]
     pub fn enable_bit(self) -> u32 {
         match self {
             Self::Namespaces => 1 << 8,
             Self::Ana => 1 << 11,
             Self::Discovery => 1 << 31,
+            Self::Reservation => 0,
         }
+    }
+
+    fn is_enabled(self, config: u32) -> bool {
+        self.enable_bit() == 0 || self.enable_bit() & config != 0
     }
 }
 
@@ -87,7 +97,7 @@ impl Events {
     /// Sets the Asynchronous Event Configuration feature.
     pub fn set_config(&mut self, config: u32) {
         self.config = config;
-        self.pending.retain(|n| n.enable_bit() & config != 0);
+        self.pending.retain(|n| n.is_enabled(config));
     }
 
     /// An Asynchronous Event Request came; gives the completion if a notice waits.
@@ -104,7 +114,7 @@ impl Events {
 
     /// Something happened; gives the completion to send, if there is one.
     pub fn post(&mut self, notice: Notice) -> Option<(u16, u32)> {
-        if self.config & notice.enable_bit() == 0 || self.masked.contains(&notice) {
+        if !notice.is_enabled(self.config) || self.masked.contains(&notice) {
             return None;
         }
         self.pending.insert(notice);
