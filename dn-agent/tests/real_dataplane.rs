@@ -32,6 +32,8 @@ const VD2: &str = "00000000000000f2";
 const OWNER: &str = "nqn.2016-06.io.vda:cntlr:00000000000000c1:0:1";
 const SUBSYSTEM: &str = "nqn.2016-06.io.vda:vd:00000000000000f1";
 const MIB: u64 = 1 << 20;
+/// Long for a data plane that answers at once, even on a busy machine.
+const SOCK_TIMEOUT: &str = "3";
 const PATIENCE: Duration = Duration::from_secs(20);
 
 /// The data plane's binary, beside the test's own; `None`: not built.
@@ -101,6 +103,14 @@ impl Node {
         child.kill().await.unwrap();
     }
 
+    /// Stops the data plane without ending it, as a hung disk would, or lets it go on.
+    async fn hang(&self, hung: bool) {
+        let pid = self.dataplane.as_ref().unwrap().id().unwrap();
+        let signal = if hung { "STOP" } else { "CONT" };
+        let done = Command::new("sh").args(["-c", &format!("kill -{signal} {pid}")]).status().await.unwrap();
+        assert!(done.success());
+    }
+
     async fn start_agent(&mut self) {
         let address = self.agent_port.address();
         let listener = format!(
@@ -117,6 +127,8 @@ impl Node {
             &listener,
             "--resync-interval",
             "300ms",
+            "--sock-timeout",
+            SOCK_TIMEOUT,
         ]);
         self.shutdown = Shutdown::new();
         let shutdown = self.shutdown.clone();
@@ -181,7 +193,8 @@ impl Node {
                 let message = stream.message().await.unwrap().expect("the stream goes on");
                 if let Some(node) = message.node {
                     seen.pds = node.pds;
-                    seen.target = node.target.map(|t| t.condition());
+                    let target = node.target.unwrap_or_default();
+                    (seen.target, seen.trouble) = (Some(target.condition()), target.message);
                 }
                 for share in message.shares {
                     seen.shares.retain(|s| s.da_id != share.da_id);
@@ -207,6 +220,8 @@ struct Seen {
     pds: Vec<PdStatus>,
     shares: Vec<ShareStatus>,
     target: Option<Condition>,
+    /// What is wrong with the target.
+    trouble: String,
 }
 
 impl Seen {
@@ -466,5 +481,30 @@ async fn older_and_foreign_desired_states_are_refused() {
     node.wait("gone", |s| s.pds.iter().any(|p| p.gone)).await;
     node.sync(vec![], vec![]).await;
     assert_eq!(node.send(other).await.outcome(), Outcome::Accepted);
+    node.stop_agent().await;
+}
+
+/// A hung data plane keeps its connections, so only the limit of a call tells.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_data_plane_that_hangs_is_told_and_all_goes_on_when_it_answers_again() {
+    let Some(binary) = binary() else { return };
+    let mut node = Node::start(binary).await;
+    let malloc = || Kind::Malloc(MallocBackend { size_bytes: 64 * MIB });
+    node.sync(vec![pd(malloc(), false)], vec![]).await;
+    let whole = node.wait("ready", |s| s.pd() == Condition::Ready).await;
+
+    node.hang(true).await;
+    let seen = node.wait("told", |s| s.target == Some(Condition::Failed)).await;
+    assert!(seen.trouble.contains("may be slow"), "{}", seen.trouble);
+    // What cannot be asked has not changed.
+    assert_eq!(seen.pd(), Condition::Ready);
+    assert_eq!(seen.pds[0].total_bytes, whole.pds[0].total_bytes);
+    // Desired state is accepted all the same, and nothing is said to be done.
+    node.sync(vec![pd(malloc(), false)], vec![share(vec![vd(VD, OWNER)], false, 6)]).await;
+    let seen = node.wait("not made", |s| s.vds().len() == 1).await;
+    assert_ne!(seen.vds(), [Condition::Ready]);
+
+    node.hang(false).await;
+    node.wait("goes on", |s| s.target == Some(Condition::Ready) && s.ready(1)).await;
     node.stop_agent().await;
 }
