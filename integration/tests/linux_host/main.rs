@@ -7,6 +7,8 @@
 
 mod array;
 mod one_target;
+mod paths;
+mod two_controllers;
 mod volume;
 
 use vda_integration::linux_host::Load;

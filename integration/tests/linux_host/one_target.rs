@@ -9,14 +9,14 @@ use vda_integration::{
 };
 
 use crate::{
-    undisturbed,
+    paths, undisturbed,
     volume::{self, NQN, PORT, VOLUMES},
 };
 
 const TARGET: &str = "target";
 
-/// For what the host finds out by itself: a lost connection, a new ANA state, a new size.
-const NOTICED: Duration = Duration::from_secs(30);
+/// How often the active path changes without a pause.
+const QUICK_FLIPS: usize = 10;
 
 /// As long as the array's host has to do without any path.
 const OUTAGE: Duration = Duration::from_secs(5);
@@ -65,37 +65,17 @@ async fn connected(guest: &Guest) -> anyhow::Result<()> {
             ensure!(entry.is_some(), "{listener} is not in what {path} tells:\n{found}");
         }
     }
-    for path in PATHS {
-        // The kernel refuses a controller that does not agree to both digests.
-        let options =
-            "--hdr-digest --data-digest --reconnect-delay=1 --ctrl-loss-tmo=600 --keep-alive-tmo=30";
-        guest.sh(&format!("nvme connect -t tcp -a {path} -s {PORT} -n {NQN} {options}")).await?;
-    }
+    paths::connect(guest).await?;
     for (volume, mib) in VOLUMES {
         has_size(guest, volume, mib).await?;
     }
-    paths_are(guest, ["optimized", "non-optimized"]).await
-}
-
-/// Waits until the host sees these ANA states, in the order of the paths, for all namespaces.
-async fn paths_are(guest: &Guest, states: [&str; 2]) -> anyhow::Result<()> {
-    for (path, state) in states.into_iter().enumerate() {
-        let all = format!("for file in {}/nvme*c*n*/ana_state; do", controller(path));
-        let command = format!("({all} [ $(cat $file) = {state} ] || exit 1; done)");
-        guest.until(&format!("path {path} is {state}"), NOTICED, &command).await?;
-    }
-    Ok(())
-}
-
-/// A word of the guest's shell: the directory of the controller behind a path.
-fn controller(path: usize) -> String {
-    format!("$(dirname $(grep -l traddr={}, /sys/class/nvme/nvme*/address))", PATHS[path])
+    paths::have(guest, ["optimized", "non-optimized"]).await
 }
 
 async fn has_size(guest: &Guest, volume: &str, mib: u64) -> anyhow::Result<()> {
     let device = device(volume);
     let command = format!("[ $(blockdev --getsize64 {device}) = {} ]", mib << 20);
-    guest.until(&format!("{device} has {mib} MiB"), NOTICED, &command).await.map(drop)
+    guest.until(&format!("{device} has {mib} MiB"), paths::NOTICED, &command).await.map(drop)
 }
 
 /// ext4 and XFS: made, mounted, filled, and checked with nothing left in the host's memory.
@@ -161,17 +141,19 @@ async fn unmap_gives_space_back(targets: &Targets, guest: &Guest) -> anyhow::Res
     Ok(())
 }
 
-/// The load moves from path to path and back.
+/// The load moves from path to path and back: a few times with whole rounds in between, and many times within a round, so that
+/// requests are on their way whenever a path becomes inaccessible.
 async fn ana_flips(targets: &Targets, guest: &Guest, load: &Load<'_>) -> anyhow::Result<()> {
-    for (active, standby) in [(1, 0), (0, 1), (1, 0), (0, 1)] {
+    for turn in 1..=QUICK_FLIPS + 2 {
+        let (active, standby) = (turn % 2, 1 - turn % 2);
         volume::set_ana(targets, TARGET, standby, "inaccessible").await?;
         volume::set_ana(targets, TARGET, active, "optimized").await?;
-        paths_are(
-            guest,
-            if active == 0 { ["optimized", "inaccessible"] } else { ["inaccessible", "optimized"] },
-        )
-        .await?;
-        undisturbed(load).await?;
+        let mut states = ["inaccessible"; 2];
+        states[active] = "optimized";
+        paths::have(guest, states).await?;
+        if turn > QUICK_FLIPS {
+            undisturbed(load).await?;
+        }
     }
     Ok(())
 }
@@ -181,13 +163,13 @@ async fn all_paths_inaccessible(targets: &Targets, guest: &Guest, load: &Load<'_
     for path in [0, 1] {
         volume::set_ana(targets, TARGET, path, "inaccessible").await?;
     }
-    paths_are(guest, ["inaccessible"; 2]).await?;
+    paths::have(guest, ["inaccessible"; 2]).await?;
     let rounds = load.rounds()?;
     tokio::time::sleep(OUTAGE).await;
     ensure!(load.rounds()? <= rounds + 1, "I/O went on without a path");
     volume::set_ana(targets, TARGET, 1, "non_optimized").await?;
     volume::set_ana(targets, TARGET, 0, "optimized").await?;
-    paths_are(guest, ["optimized", "non-optimized"]).await?;
+    paths::have(guest, ["optimized", "non-optimized"]).await?;
     undisturbed(load).await
 }
 
@@ -198,28 +180,23 @@ async fn a_listener_is_removed_and_restored(
 ) -> anyhow::Result<()> {
     for path in [0, 1] {
         volume::remove_listener(targets, TARGET, path).await?;
-        path_is(guest, path, "connecting").await?;
+        paths::becomes(guest, path, "connecting").await?;
         undisturbed(load).await?;
         volume::add_listener(targets, TARGET, path).await?;
-        path_is(guest, path, "live").await?;
+        paths::becomes(guest, path, "live").await?;
         undisturbed(load).await?;
     }
     Ok(())
 }
 
-async fn path_is(guest: &Guest, path: usize, state: &str) -> anyhow::Result<()> {
-    let command = format!("grep -qx {state} {}/state", controller(path));
-    guest.until(&format!("path {path} is {state}"), NOTICED, &command).await.map(drop)
-}
-
 async fn the_target_is_killed(targets: &mut Targets, guest: &Guest, load: &Load<'_>) -> anyhow::Result<()> {
     targets.kill(TARGET).await?;
     for path in [0, 1] {
-        path_is(guest, path, "connecting").await?;
+        paths::becomes(guest, path, "connecting").await?;
     }
     serve_again(targets).await?;
     for path in [0, 1] {
-        path_is(guest, path, "live").await?;
+        paths::becomes(guest, path, "live").await?;
     }
     undisturbed(load).await
 }
@@ -250,7 +227,7 @@ async fn what_was_synced_survives_everything(
     guest.sh(&format!("nvme connect -t tcp -a {} -s {PORT} -n {NQN}", PATHS[0])).await?;
     std::fs::write(guest.share().join("sums"), sums)?;
     for (fs, _) in &VOLUMES[1..] {
-        guest.until("the device is there", NOTICED, &format!("[ -b {} ]", device(fs))).await?;
+        guest.until("the device is there", paths::NOTICED, &format!("[ -b {} ]", device(fs))).await?;
         guest.sh(&format!("mount {} /mnt/{fs}", device(fs))).await?;
     }
     guest.sh("sha256sum --quiet -c /mnt/share/sums").await?;
