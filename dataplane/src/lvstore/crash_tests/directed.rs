@@ -12,7 +12,11 @@ use crate::lvstore::LvolClear;
 use crate::lvstore::layout::{Layout, PAGE};
 
 fn layout() -> Layout {
-    Layout::new(BLOCK as u32, DISK_BLOCKS[0], CLUSTER as u32, 2).unwrap()
+    layout_on(DISK_BLOCKS[0])
+}
+
+fn layout_on(blocks: u64) -> Layout {
+    Layout::new(BLOCK as u32, blocks, CLUSTER as u32, 2).unwrap()
 }
 
 fn stamped(stamp: u64, blocks: u64) -> Bytes {
@@ -39,8 +43,7 @@ async fn create(b: &Booted, name: &str) {
 }
 
 /// Whether a block belongs to the two journals.
-fn is_journal(lba: u64) -> bool {
-    let layout = layout();
+fn is_journal(layout: &Layout, lba: u64) -> bool {
     let first = layout.page_lba(layout.journal_page(0));
     let end = layout.page_lba(layout.journal_page(1) + u64::from(layout.journal_pages));
     (first..end).contains(&lba)
@@ -90,7 +93,8 @@ fn a_freed_cluster_is_used_again_only_when_the_record_that_freed_it_is_durable()
             flushed.and(unmapped).unwrap();
             write(&b, "new", 3, 9, 1).await;
         });
-        let disk = disk.after_power_cut_with(seed, |lba| !is_journal(lba));
+        let layout = layout_on(DISK_BLOCKS[1]);
+        let disk = disk.after_power_cut_with(seed, |lba| !is_journal(&layout, lba));
         block_on(async {
             let b = boot(&disk).await;
             for block in 0..PER_CLUSTER {
