@@ -13,6 +13,7 @@ use tokio_util::sync::CancellationToken;
 use vda_spdk::LogLevel;
 
 use crate::bdev;
+use crate::rpc::config::load::Saved;
 use crate::rpc::server::Server;
 use crate::rpc::{Methods, RpcError};
 
@@ -23,12 +24,14 @@ const ANSWER_TIMEOUT: Duration = Duration::from_secs(2);
 const STOP_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// What the command line decides.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub struct Config {
     /// Path of the JSON-RPC socket.
     pub rpc_socket: PathBuf,
     /// Stay in the start-up phase until `framework_start_init`.
     pub wait_for_rpc: bool,
+    /// A configuration to load at start.
+    pub saved: Option<Saved>,
 }
 
 /// Where the process is between its start and its end.
@@ -174,12 +177,11 @@ pub async fn run(config: Config, log: LogLevels) -> anyhow::Result<()> {
     let socket = server.socket();
     watch_signals(&app)?;
     tracing::info!(socket = %config.rpc_socket.display(), wait_for_rpc = config.wait_for_rpc, "ready");
-    let serving = tokio::task::spawn_local(server.serve(Rc::clone(&app), methods));
-    if !config.wait_for_rpc {
-        // An error stops the process, and is reported when it has stopped.
-        let _ = app.start().await;
+    let serving = tokio::task::spawn_local(server.serve(Rc::clone(&app), Rc::clone(&methods)));
+    tokio::select! {
+        () = begin(&app, &methods, config) => app.shutdown.cancelled().await,
+        () = app.shutdown.cancelled() => {}
     }
-    app.shutdown.cancelled().await;
     tracing::info!("stopping");
     answer_the_last(serving).await;
     tokio::time::timeout(STOP_TIMEOUT, app.stop())
@@ -190,6 +192,29 @@ pub async fn run(config: Config, log: LogLevels) -> anyhow::Result<()> {
     app.start_error
         .take()
         .map_or(Ok(()), |error| Err(error).context("the framework could not be initialised"))
+}
+
+/// Starts the framework, unless that is left to a call, and loads the saved configuration. An error stops the process, and is reported
+/// when it has stopped.
+async fn begin(app: &Rc<App>, methods: &Methods, config: Config) {
+    let begun = async {
+        if let Some(saved) = &config.saved {
+            saved.load(app, methods, true).await?;
+        }
+        match config.wait_for_rpc {
+            false => app.start().await?,
+            true => app.wait_started().await,
+        }
+        if let Some(saved) = &config.saved {
+            saved.load(app, methods, false).await?;
+            tracing::info!("the configuration is loaded");
+        }
+        Ok(())
+    };
+    if let Err(error) = begun.await {
+        app.start_error.replace(Some(error));
+        app.shutdown.cancel();
+    }
 }
 
 /// Waits for the calls in flight, but not for those that wait for something that may never come.

@@ -10,6 +10,7 @@ use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{Layer, Registry, fmt, reload};
 use vda_dataplane::app::{self, Config, LogLevels};
+use vda_dataplane::rpc::config::load::Saved;
 use vda_spdk::LogLevel;
 
 /// Serves block devices over NVMe/TCP, driven through SPDK's JSON-RPC.
@@ -32,6 +33,15 @@ struct Args {
     /// Wait for framework_start_init before anything is started; only until then bdev_set_options and the like can be called.
     #[arg(short = 'w', long)]
     wait_for_rpc: bool,
+
+    /// Load a configuration that SPDK's `rpc.py save_config` wrote. A call that is refused ends the process. With --wait-for-rpc what
+    /// needs the framework is loaded after framework_start_init.
+    #[arg(short = 'c', long = "json", visible_alias = "config", value_name = "FILE")]
+    json: Option<PathBuf>,
+
+    /// Log the calls of the configuration that are refused, and go on.
+    #[arg(long)]
+    json_ignore_init_errors: bool,
 
     /// Print logs as text, or as one JSON object a line. They go to stderr.
     #[arg(long, env = "VDA_LOG_FORMAT", value_enum, default_value_t = LogFormat::Text)]
@@ -80,7 +90,9 @@ fn run(args: Args) -> anyhow::Result<()> {
         tracing::info!("-m, -s, --no-huge and --no-pci have no meaning here and are ignored");
     }
     vda_dataplane::open_files::raise_limit();
-    let config = Config { rpc_socket: args.rpc_socket, wait_for_rpc: args.wait_for_rpc };
+    let ignore_errors = args.json_ignore_init_errors;
+    let saved = args.json.map(|path| Saved::read(&path, ignore_errors)).transpose()?;
+    let config = Config { rpc_socket: args.rpc_socket, wait_for_rpc: args.wait_for_rpc, saved };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let local = tokio::task::LocalSet::new();
     let result = local.block_on(&runtime, app::run(config, log));

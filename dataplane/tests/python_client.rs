@@ -48,6 +48,16 @@ impl Target {
         printed
     }
 
+    /// Runs the client with a file as its input.
+    fn feed(&self, words: &str, file: &Path) {
+        let input = std::fs::File::open(file).unwrap();
+        let mut command = Command::new(&self.client);
+        let output =
+            command.arg("-s").arg(&self.socket).args(words.split(' ')).stdin(input).output().unwrap();
+        let said = [output.stdout, output.stderr].concat();
+        assert!(output.status.success(), "{words}: {}", String::from_utf8_lossy(&said));
+    }
+
     fn json(&self, words: &str) -> Value {
         let printed = self.run(words);
         serde_json::from_str(&printed).unwrap_or_else(|e| panic!("{words}: {e}: {printed}"))
@@ -59,6 +69,47 @@ impl Drop for Target {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
+}
+
+/// `save_config`, a new process, `load_config`, `save_config`: the same.
+#[test]
+#[ignore = "needs SPDK's Python client, named by VDA_SPDK_RPC"]
+fn spdk_rpc_saves_and_loads_a_configuration() {
+    let dir = tempfile::tempdir().unwrap();
+    let disk = dir.path().join("disk");
+    std::fs::File::create(&disk).unwrap().set_len(256 << 20).unwrap();
+    let nqn = "nqn.2016-06.io.spdk:s1";
+    let reserved = Port::reserve().unwrap();
+    let port = reserved.number();
+    let target = Target::start(dir.path());
+    for words in [
+        "bdev_set_options --no-auto-examine",
+        "framework_start_init",
+        "bdev_null_create null0 64 4096",
+        "bdev_malloc_create -b m0 64 4096",
+        &format!("bdev_aio_create {} aio0 4096", disk.display()),
+        "bdev_lvol_create_lvstore aio0 lvs0 -c 1048576",
+        "bdev_lvol_create -l lvs0 v0 32 -t",
+        "bdev_set_qos_limit lvs0/v0 --rw-ios-per-sec 2000",
+        "bdev_raid_create -n r0 -r raid1 -b m0,null0",
+        "nvmf_create_transport -t TCP",
+        &format!("nvmf_create_subsystem {nqn} -s SN1 -d MN1 -r"),
+        &format!("nvmf_subsystem_add_ns {nqn} lvs0/v0 -n 1 -g 11111111111111111111111111111111"),
+        &format!("nvmf_subsystem_add_host {nqn} nqn.2016-06.io.spdk:h1"),
+        &format!("nvmf_subsystem_add_listener {nqn} -t tcp -a 127.0.0.1 -s {port} -f ipv4"),
+    ] {
+        target.run(words);
+    }
+    let saved = target.run("save_config");
+    for needed in ["bdev_examine", "bdev_raid_create", "bdev_set_qos_limit", "nvmf_subsystem_add_listener"] {
+        assert!(saved.contains(needed), "no {needed} in {saved}");
+    }
+    drop(target);
+    let file = dir.path().join("config.json");
+    std::fs::write(&file, &saved).unwrap();
+    let again = Target::start(dir.path());
+    again.feed("load_config", &file);
+    assert_eq!(again.run("save_config"), saved);
 }
 
 #[test]

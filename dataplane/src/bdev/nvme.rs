@@ -162,6 +162,13 @@ pub struct Attach {
     pub mode: MultipathMode,
 }
 
+/// A controller as it was attached.
+pub struct Attached {
+    pub group: Rc<Group>,
+    pub mode: MultipathMode,
+    pub multipath: Multipath,
+}
+
 struct Controller {
     group: Rc<Group>,
     bdevs: Rc<Bdevs>,
@@ -221,6 +228,17 @@ impl NvmeModule {
     pub fn group(&self, name: &str) -> Result<Rc<Group>, NvmeError> {
         let found = self.controllers.borrow().get(name).map(|c| Rc::clone(&c.group));
         found.ok_or_else(|| NvmeError::NotFound { name: name.to_owned() })
+    }
+
+    /// All controllers, by name, with what their attachments asked for.
+    pub fn attached(&self) -> Vec<Attached> {
+        let controllers = self.controllers.borrow();
+        let attached = |c: &Rc<Controller>| Attached {
+            group: Rc::clone(&c.group),
+            mode: c.mode,
+            multipath: c.multipath,
+        };
+        controllers.values().map(attached).collect()
     }
 
     /// All groups, by name.

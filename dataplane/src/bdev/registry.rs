@@ -328,6 +328,11 @@ impl Registry {
     }
 
     /// Whether new bdevs are examined without being asked (`bdev_set_options`).
+    pub fn is_auto_examine(&self) -> bool {
+        self.0.auto_examine.get()
+    }
+
+    /// `bdev_set_options`: whether new bdevs are examined at once.
     pub fn set_auto_examine(&self, on: bool) {
         self.0.auto_examine.set(on);
     }

@@ -13,6 +13,7 @@ use tokio::sync::watch;
 use tokio::task::{LocalSet, spawn_local};
 use uuid::Uuid;
 use vda_nvme::log::AnaState;
+use vda_ports::Port;
 
 use super::group::{NoEvents, Policy};
 use super::*;
@@ -43,11 +44,11 @@ struct Fixture {
     registry: Registry,
     _malloc: Registration,
     _delays: DelayBdevs,
+    _ports: [Port; 2],
 }
 
-fn free_address() -> SocketAddr {
-    let probe = std::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port");
-    probe.local_addr().expect("bound")
+fn address(port: &Port) -> SocketAddr {
+    (Ipv4Addr::LOCALHOST, port.number()).into()
 }
 
 fn namespace(uuid: u128) -> NamespaceRequest {
@@ -73,10 +74,11 @@ fn fixture() -> Fixture {
     let config = SubsystemConfig { ana_reporting: true, ..SubsystemConfig::new(NQN) };
     target.create_subsystem(config, true).expect("subsystem");
     target.add_ns(NQN, &namespace(7)).expect("namespace");
-    let (a, b) = (free_address(), free_address());
+    let ports = [Port::reserve().expect("a port"), Port::reserve().expect("a port")];
+    let (a, b) = (address(&ports[0]), address(&ports[1]));
     target.add_listener(NQN, a, AnaState::Optimized).expect("listener");
     target.add_listener(NQN, b, AnaState::Optimized).expect("listener");
-    Fixture { target, a, b, registry, _malloc: malloc, _delays: delays }
+    Fixture { target, a, b, registry, _malloc: malloc, _delays: delays, _ports: ports }
 }
 
 fn resilience() -> Resilience {
@@ -350,7 +352,8 @@ fn without_a_path_no_more_waits_than_the_host_may_have_in_flight() {
         front.create_subsystem(config, true).expect("subsystem");
         let exported = NamespaceRequest { bdev_name: "nn1".into(), ..NamespaceRequest::default() };
         front.add_ns(FRONT, &exported).expect("namespace");
-        let address = free_address();
+        let port = Port::reserve().expect("a port");
+        let address = address(&port);
         front.add_listener(FRONT, address, AnaState::Optimized).expect("listener");
 
         let host = Group::new("h", FRONT, 3, Box::new(NoEvents));

@@ -58,6 +58,11 @@ impl Target {
         Ok(self.subsystems.borrow().iter().map(|s| show_subsystem(s)).collect())
     }
 
+    /// Whether a subsystem reports ANA states.
+    pub fn reports_ana(&self, nqn: &str) -> bool {
+        self.subsystem(nqn).is_ok_and(|s| s.config.ana_reporting)
+    }
+
     /// `nvmf_subsystem_get_listeners`.
     ///
     /// # Errors

@@ -17,8 +17,8 @@ use crate::app::App;
 use crate::bdev::{BdevError, QosError, QosUpdate, Registry, TICK_RATE};
 
 /// SPDK's defaults of `bdev_set_options`; there are no pools here, but what SPDK refuses is refused.
-const IO_POOL_SIZE: u32 = 64 * 1024 - 1;
-const IO_CACHE_SIZE: u32 = 256;
+pub(super) const IO_POOL_SIZE: u32 = 64 * 1024 - 1;
+pub(super) const IO_CACHE_SIZE: u32 = 256;
 
 impl From<BdevError> for RpcError {
     fn from(e: BdevError) -> Self {

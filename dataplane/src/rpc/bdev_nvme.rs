@@ -13,7 +13,7 @@ use vda_spdk::{
     TransportStatistics,
 };
 
-use super::{Methods, RpcError, State};
+use super::{Methods, RpcError, State, config};
 use crate::app::App;
 use crate::bdev::nvme::{Attach, Multipath, NvmeError, NvmeModule, NvmeOptions, controller_state, trid};
 use crate::initiator::{Group, Path, Resilience};
@@ -45,6 +45,8 @@ pub(super) fn register(methods: &mut Methods, app: &Rc<App>) {
         stopped.shutdown().await;
         Ok(())
     });
+    let m = Rc::clone(module);
+    methods.config_parts(move |_| config::nvme_parts(&m));
     attachments(methods, module);
     options(methods, module);
     controllers(methods, module);

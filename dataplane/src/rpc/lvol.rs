@@ -13,7 +13,7 @@ use vda_spdk::{
     ShallowCopy, ShallowCopyStarted,
 };
 
-use super::{Methods, RpcError, State};
+use super::{Methods, RpcError, State, config};
 use crate::app::App;
 use crate::lvstore::{
     ClearMethod, CopyStatus, CreateStore, LvolClear, LvolError, LvolInfo, LvolModule, LvsSelector, StoreInfo,
@@ -70,11 +70,24 @@ fn one<'a>(uuid: Option<&'a String>, name: Option<&'a String>) -> Result<LvsSele
 
 pub(super) fn register(methods: &mut Methods, app: &Rc<App>) {
     let lvols = LvolModule::new(app.bdevs.clone());
+    let m = Rc::clone(&lvols);
+    methods.config_parts(move |app| (Vec::new(), saved(&m, app)));
     register_stores(methods, &lvols);
     register_volumes(methods, &lvols);
     register_family(methods, &lvols);
     register_copies(methods, &lvols);
     register_views(methods, &lvols);
+}
+
+/// What has to be done to find the lvstores again.
+fn saved(lvols: &LvolModule, app: &App) -> Vec<config::Part> {
+    let all = lvols.lvols(None).unwrap_or_default();
+    let volumes = |store: &StoreInfo| {
+        all.iter().filter(|lvol| lvol.lvs_uuid == store.uuid).map(|lvol| lvol.uuid.to_string()).collect()
+    };
+    let stores = lvols.stores(None).unwrap_or_default();
+    let part = |s: &StoreInfo| config::store_parts(app.bdevs.is_auto_examine(), &s.base_bdev, volumes(s));
+    stores.iter().map(part).collect()
 }
 
 fn register_stores(methods: &mut Methods, lvols: &Rc<LvolModule>) {

@@ -15,6 +15,7 @@
 mod bad_params;
 mod bdev;
 mod bdev_nvme;
+pub mod config;
 mod framework;
 mod lvol;
 mod nvmf;
@@ -91,6 +92,9 @@ struct Method {
 /// The calls that would rebuild a subsystem's present state.
 type ConfigDump = Box<dyn Fn(&App) -> Vec<ConfigEntry>>;
 
+/// What a family of bdevs adds to the configuration: calls that need nothing, and parts.
+type ConfigParts = Box<dyn Fn(&App) -> (Vec<ConfigEntry>, Vec<config::Part>)>;
+
 /// A part of the process as `framework_get_subsystems` shows it.
 struct Subsystem {
     name: &'static str,
@@ -103,6 +107,7 @@ struct Subsystem {
 struct Index {
     methods: RefCell<BTreeMap<&'static str, State>>,
     subsystems: RefCell<Vec<Subsystem>>,
+    parts: RefCell<Vec<ConfigParts>>,
 }
 
 /// The table of methods.
@@ -117,6 +122,7 @@ impl Methods {
     pub fn all(app: &Rc<App>) -> Self {
         let mut methods = Self::default();
         framework::register(&mut methods);
+        config::register(&mut methods);
         bdev::register(&mut methods, app);
         lvol::register(&mut methods, app);
         bdev_nvme::register(&mut methods, app);
@@ -161,6 +167,16 @@ impl Methods {
         config: impl Fn(&App) -> Vec<ConfigEntry> + 'static,
     ) {
         self.index.subsystems.borrow_mut().push(Subsystem { name, depends_on, config: Box::new(config) });
+    }
+
+    /// Registers what a family of bdevs adds to the configuration of the subsystem `bdev`.
+    fn config_parts(&mut self, parts: impl Fn(&App) -> (Vec<ConfigEntry>, Vec<config::Part>) + 'static) {
+        self.index.parts.borrow_mut().push(Box::new(parts));
+    }
+
+    /// When a method may be called; `None` if there is none of that name.
+    pub(crate) fn state_of(&self, method: &str) -> Option<State> {
+        self.table.get(method).map(|method| method.state)
     }
 
     /// Decodes `params` and starts the handler, or refuses.

@@ -12,7 +12,7 @@ use vda_spdk::{
     NvmfSubsystemRemoveListener, NvmfSubsystemRemoveNs, NvmfSubsystemSetNsAnaGroup,
 };
 
-use super::{Methods, RpcError, State};
+use super::{Methods, RpcError, State, config};
 use crate::app::App;
 use crate::nvmf::{
     NamespaceRequest, SubsystemConfig, Target, TargetError, TransportOptions, ana_state_from_call,
@@ -42,6 +42,8 @@ pub(super) fn register(methods: &mut Methods, app: &Rc<App>) {
     listeners(methods, target);
     views(methods, target);
     referrals(methods, target);
+    let t = Rc::clone(target);
+    methods.subsystem("nvmf", &["bdev"], move |_| config::nvmf_calls(&t));
 }
 
 fn transports(methods: &mut Methods, target: &Rc<Target>) {

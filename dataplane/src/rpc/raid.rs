@@ -7,7 +7,7 @@ use vda_spdk::{
     BdevRaidSetOptions, Errno, RaidCategory, RaidState,
 };
 
-use super::{Methods, RpcError, State};
+use super::{Methods, RpcError, State, config};
 use crate::app::App;
 use crate::raid::{CreateRaid, RaidError, RaidModule, RaidOptions};
 
@@ -20,6 +20,11 @@ fn refused(what: &str, e: &RaidError) -> RpcError {
 
 pub(super) fn register(methods: &mut Methods, app: &Rc<App>) {
     let raids = RaidModule::new(app.bdevs.clone());
+    let m = Rc::clone(&raids);
+    methods.config_parts(move |_| {
+        let parts = m.list(None).into_iter().map(|raid| config::raid_parts(&raid.name, &raid.info));
+        (vec![config::raid_options(m.options())], parts.collect())
+    });
     let m = Rc::clone(&raids);
     methods.method::<BdevRaidCreate>(State::Runtime, async move |_, call| create(&m, call));
     let m = Rc::clone(&raids);

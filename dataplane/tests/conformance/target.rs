@@ -31,6 +31,12 @@ impl Target {
     }
 
     pub(crate) fn start(dir: &Path, name: &str) -> Self {
+        Self::start_with(dir, name, &[])
+    }
+
+    /// With more arguments.
+    #[allow(dead_code)]
+    pub(crate) fn start_with(dir: &Path, name: &str, arguments: &[&str]) -> Self {
         let socket = dir.join(format!("{name}.sock"));
         let log = dir.join(format!("{name}.log"));
         let stderr = File::options().create(true).append(true).open(&log).unwrap();
@@ -44,6 +50,7 @@ impl Target {
             None => Command::new(env!("CARGO_BIN_EXE_vda_dataplane")),
         };
         command.args(["--no-huge", "-s", "1024", "--no-pci", "--wait-for-rpc", "-r"]).arg(&socket);
+        command.args(arguments);
         let stdout = stderr.try_clone().unwrap();
         let child = command.stdin(Stdio::null()).stdout(stdout).stderr(stderr).spawn().unwrap();
         let mut target = Self { child, socket, log, connection: None };
@@ -62,6 +69,23 @@ impl Target {
             if ended.is_some() || started.elapsed() > PATIENCE {
                 panic!("the target does not listen ({ended:?}):\n{}", self.log());
             }
+            // Nothing announces it.
+            #[allow(clippy::disallowed_methods)]
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    }
+
+    /// Waits until the configuration given at start is loaded.
+    #[allow(dead_code)]
+    pub(crate) fn wait_loaded(&mut self) {
+        let started = Instant::now();
+        while !self.log().contains("the configuration is loaded") {
+            let ended = self.child.try_wait().unwrap();
+            assert!(
+                ended.is_none() && started.elapsed() < PATIENCE,
+                "not loaded ({ended:?}):\n{}",
+                self.log()
+            );
             // Nothing announces it.
             #[allow(clippy::disallowed_methods)]
             std::thread::sleep(Duration::from_millis(10));
