@@ -1,5 +1,8 @@
 //! Framing of JSON-RPC on a stream: JSON values one after the other, with nothing between them but white space.
 
+mod grammar;
+
+use grammar::Grammar;
 use serde_json::value::RawValue;
 
 /// The stream cannot be read any further: there is no point to resynchronise at.
@@ -9,6 +12,8 @@ pub enum FramingError {
     Start(u8),
     #[error("brackets do not match")]
     Mismatch,
+    #[error("unexpected byte {0:#04x}: this is no JSON")]
+    Syntax(u8),
     #[error("nested deeper than {MAX_DEPTH} levels")]
     TooDeep,
     #[error("a value is longer than {0} bytes")]
@@ -17,8 +22,9 @@ pub enum FramingError {
 
 const MAX_DEPTH: usize = 64;
 
-/// Cuts a byte stream into JSON objects and arrays. Every byte is looked at once, however the stream is chunked; whether a
-/// value is valid JSON is for the decoder to say.
+/// Cuts a byte stream into JSON objects and arrays. Every byte is looked at once, however the stream is chunked. What cannot become
+/// valid JSON any more is an error at once, as in SPDK: a peer that waits for an answer to it would wait for ever. (That strings are
+/// UTF-8 is for the decoder to check.)
 #[derive(Debug)]
 pub struct Framer {
     buf: Vec<u8>,
@@ -26,24 +32,14 @@ pub struct Framer {
     start: usize,
     /// How far the current value has been scanned.
     scanned: usize,
-    open: Vec<u8>,
-    in_string: bool,
-    escaped: bool,
+    grammar: Grammar,
     max_len: usize,
 }
 
 impl Framer {
     /// `max_len`: the longest value accepted, in bytes.
     pub fn new(max_len: usize) -> Self {
-        Self {
-            buf: Vec::new(),
-            start: 0,
-            scanned: 0,
-            open: Vec::new(),
-            in_string: false,
-            escaped: false,
-            max_len,
-        }
+        Self { buf: Vec::new(), start: 0, scanned: 0, grammar: Grammar::default(), max_len }
     }
 
     /// The buffer to append received bytes to.
@@ -74,31 +70,17 @@ impl Framer {
 
     /// Takes one byte; true when it ends a value.
     fn step(&mut self, byte: u8) -> Result<bool, FramingError> {
-        if self.in_string {
+        if self.grammar.is_idle() {
             match byte {
-                _ if self.escaped => self.escaped = false,
-                b'\\' => self.escaped = true,
-                b'"' => self.in_string = false,
-                _ => {}
-            }
-            return Ok(false);
-        }
-        match byte {
-            b'{' | b'[' if self.open.len() == MAX_DEPTH => return Err(FramingError::TooDeep),
-            b'{' => self.open.push(b'}'),
-            b'[' => self.open.push(b']'),
-            b'}' | b']' => {
-                if self.open.pop() != Some(byte) {
-                    return Err(FramingError::Mismatch);
+                b' ' | b'\t' | b'\r' | b'\n' => {
+                    self.start = self.scanned;
+                    return Ok(false);
                 }
-                return Ok(self.open.is_empty());
+                b'{' | b'[' | b'}' | b']' => {}
+                _ => return Err(FramingError::Start(byte)),
             }
-            b' ' | b'\t' | b'\r' | b'\n' if self.open.is_empty() => self.start = self.scanned,
-            _ if self.open.is_empty() => return Err(FramingError::Start(byte)),
-            b'"' => self.in_string = true,
-            _ => {}
         }
-        Ok(false)
+        self.grammar.step(byte)
     }
 
     /// Gives back what was consumed; a buffer that one large value blew up does not stay large.
