@@ -12,6 +12,8 @@ use crate::digest::Digests;
 use crate::pdu::{C2hData, CapsuleCmd, Fes, H2cData, IcReq, IcResp, Pdu, R2t, Termination};
 use crate::status::Status;
 
+pub mod pulse;
+
 /// In-capsule data every controller takes on the admin queue and with Fabrics commands, bytes (TCP 3.3.2).
 pub const ADMIN_IN_CAPSULE: u32 = 8192;
 /// Smallest MAXH2CDATA, bytes (TCP 3.6.2.3).

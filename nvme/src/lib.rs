@@ -26,6 +26,8 @@ pub mod status;
 
 #[cfg(test)]
 mod pair_tests;
+#[cfg(test)]
+mod virtual_time_tests;
 
 /// NQN of every discovery subsystem (Base 4.5).
 pub const DISCOVERY_NQN: &str = "nqn.2014-08.org.nvmexpress.discovery";

@@ -13,6 +13,7 @@ use vda_nvme::controller::events::Notice;
 use vda_nvme::digest::Digests;
 use vda_nvme::fabrics::{self, CNTLID_DYNAMIC, CONNECT_SUBNQN, Connect, ConnectData, property};
 use vda_nvme::host::HostConfig;
+use vda_nvme::host::pulse::Pulse;
 use vda_nvme::identify::{self, ControllerType, IDENTIFY_LEN, NamespaceIds, cns};
 use vda_nvme::log::{self, AnaState, DiscoveryEntry, lid};
 use vda_nvme::status::Status;
@@ -452,13 +453,16 @@ impl Session {
         if self.keep_alive.is_zero() || self.identify.kas == 0 && self.identify.kind == ControllerType::Io {
             std::future::pending::<()>().await;
         }
-        loop {
-            tokio::time::sleep(self.keep_alive / 2).await;
+        let mut pulse = Pulse::new(self.keep_alive, Instant::now());
+        while let Some(at) = pulse.send_at() {
+            tokio::time::sleep_until(at.into()).await;
             let sqe = Sqe::new(admin::KEEP_ALIVE, 0);
             let answer = self.admin.submit(sqe, Bytes::new(), BytesMut::new());
-            if tokio::time::timeout(self.keep_alive, answer).await.is_err() {
+            let until = pulse.sent(Instant::now());
+            if tokio::time::timeout_at(until.into(), answer).await.is_err() {
                 return;
             }
+            pulse.answered(Instant::now());
         }
     }
 }
