@@ -16,7 +16,7 @@ use crate::{
 const TARGET: &str = "target";
 
 /// How often the active path changes without a pause.
-const QUICK_FLIPS: usize = 10;
+const QUICK_FLIPS: usize = 20;
 
 /// As long as the array's host has to do without any path.
 const OUTAGE: Duration = Duration::from_secs(5);
@@ -146,6 +146,7 @@ async fn unmap_gives_space_back(targets: &Targets, guest: &Guest) -> anyhow::Res
 async fn ana_flips(targets: &Targets, guest: &Guest, load: &Load<'_>) -> anyhow::Result<()> {
     for turn in 1..=QUICK_FLIPS + 2 {
         let (active, standby) = (turn % 2, 1 - turn % 2);
+        volume::is_busy(targets, TARGET, "raw").await?;
         volume::set_ana(targets, TARGET, standby, "inaccessible").await?;
         volume::set_ana(targets, TARGET, active, "optimized").await?;
         let mut states = ["inaccessible"; 2];

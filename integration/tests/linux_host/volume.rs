@@ -1,7 +1,9 @@
 //! Thin volumes in an lvstore on a file, exported as the namespaces of one subsystem on both paths.
 
 use serde_json::{Value, json};
-use vda_integration::{Targets, linux_host::PATHS};
+use vda_integration::{Targets, eventually, linux_host::PATHS};
+
+use crate::paths::NOTICED;
 
 pub(crate) const NQN: &str = "nqn.2016-06.io.vda:test:linux";
 pub(crate) const PORT: &str = "4420";
@@ -90,6 +92,22 @@ pub(crate) async fn allocated(targets: &Targets, name: &str, volume: &str) -> an
     let bdevs = targets.rpc(name, "bdev_get_bdevs", json!({"name": alias(volume)})).await?;
     let clusters = bdevs[0]["driver_specific"]["lvol"]["num_allocated_clusters"].as_u64();
     clusters.map(|count| count * CLUSTER).ok_or_else(|| anyhow::anyhow!("no clusters in {bdevs}"))
+}
+
+/// Waits until requests for a volume are coming in.
+pub(crate) async fn is_busy(targets: &Targets, name: &str, volume: &str) -> anyhow::Result<()> {
+    let count = || async {
+        let stats = targets.rpc(name, "bdev_get_iostat", json!({"names": [alias(volume)]})).await?;
+        let ops = |kind: &str| stats["bdevs"][0][kind].as_u64().unwrap_or_default();
+        anyhow::Ok(ops("num_read_ops") + ops("num_write_ops"))
+    };
+    let before = count().await?;
+    eventually("requests come in", NOTICED, || async {
+        let more = count().await? - before;
+        anyhow::ensure!(more >= 32, "{more} requests");
+        Ok(())
+    })
+    .await
 }
 
 fn alias(volume: &str) -> String {
