@@ -257,7 +257,9 @@ impl Descriptor {
             admitted?;
             let begun = Instant::now();
             if let Some(start) = start {
+                let mut turn = Turn { entry: &entry, class, bytes, came: false };
                 tokio::time::sleep_until(start.into()).await;
+                turn.came = true;
             }
             if let Some(wait) = wait {
                 wait.0.set(true);
@@ -268,6 +270,22 @@ impl Descriptor {
                 Err(_) => entry.stats.failed(),
             }
             result
+        }
+    }
+}
+
+/// The place of an I/O under a limit; given back if the I/O is dropped before its turn comes.
+struct Turn<'a> {
+    entry: &'a Entry,
+    class: IoClass,
+    bytes: u64,
+    came: bool,
+}
+
+impl Drop for Turn<'_> {
+    fn drop(&mut self) {
+        if !self.came {
+            self.entry.throttle.refund(self.class, self.bytes);
         }
     }
 }

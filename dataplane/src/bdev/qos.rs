@@ -94,6 +94,17 @@ impl Bucket {
     }
 }
 
+impl Bucket {
+    /// Gives back what an I/O that never happened was booked for. Those that wait behind it keep their times.
+    fn refund(&mut self, cost: u64) {
+        if self.rate > 0 {
+            let nanos = u128::from(cost) * 1_000_000_000 / u128::from(self.rate);
+            let back = Duration::from_nanos(u64::try_from(nanos).unwrap_or(u64::MAX / 4));
+            self.clock = self.clock.checked_sub(back).unwrap_or(self.clock);
+        }
+    }
+}
+
 struct Buckets {
     ios: Bucket,
     both: Bucket,
@@ -141,6 +152,20 @@ impl Throttle {
             start = start.max(own.admit(bytes, now));
         }
         (start > now).then_some(start)
+    }
+
+    /// Takes back the booking of an I/O that was held back and will never start.
+    pub(super) fn refund(&self, class: IoClass, bytes: u64) {
+        let mut borrowed = self.buckets.borrow_mut();
+        let Some(b) = borrowed.as_deref_mut() else { return };
+        let own = match class {
+            IoClass::Read => &mut b.read,
+            IoClass::Write => &mut b.write,
+            IoClass::Unmap | IoClass::Other => return,
+        };
+        own.refund(bytes);
+        b.ios.refund(1);
+        b.both.refund(bytes);
     }
 }
 

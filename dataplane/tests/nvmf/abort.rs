@@ -61,6 +61,33 @@ fn a_write_that_a_limit_holds_back_never_happens() {
 }
 
 #[test]
+fn what_was_aborted_is_given_back_to_the_limit() {
+    run(async {
+        let f = Fixture::new();
+        let mut host = RawHost::connect(&f.who()).await;
+        f.limit(1);
+        // 128 KiB take an eighth of a second: twenty of them are aborted, two and a half seconds' worth.
+        let mut waiting = Vec::new();
+        for i in 0..21 {
+            waiting.push(host.io.submit(write(i % 16 * 256, 256), vec![1; 256 * BLOCK], 0).await);
+        }
+        assert_eq!(host.io.wait(waiting[0]).await.cqe.status, Status::SUCCESS);
+        for token in &waiting[1..] {
+            let cid = host.io.cid_of(*token);
+            abort(&mut host.admin, 1, cid).await;
+            host.io.wait(*token).await;
+        }
+        let begun = std::time::Instant::now();
+        assert_eq!(host.io.status(write(0, 1), vec![2; BLOCK], 0).await, Status::SUCCESS);
+        assert!(
+            begun.elapsed().as_millis() < 1500,
+            "waited {:?} for writes that never happened",
+            begun.elapsed()
+        );
+    });
+}
+
+#[test]
 fn an_event_request_is_aborted_and_leaves_room_for_another() {
     run(async {
         let f = Fixture::new();
