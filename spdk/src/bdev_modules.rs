@@ -142,8 +142,8 @@ rpc! {
         ;
     }
 
-    /// `bdev_error_create`: a bdev `EE_{base_name}` into which errors can be injected; answers its name.
-    BdevErrorCreate = "bdev_error_create" -> String, {
+    /// `bdev_error_create`: a bdev `EE_{base_name}` into which errors can be injected.
+    BdevErrorCreate = "bdev_error_create" -> bool, {
         base_name: String,
         ;
         uuid: Uuid,

@@ -17,7 +17,7 @@ use super::{Bdev, BdevError, IoError, IoFuture, IoType, NewBdev, Registry};
 /// Module name of delay bdevs.
 pub const MODULE: &str = "delay";
 
-/// Latencies in microseconds; one I/O in a hundred takes the p99. Below a millisecond the timer rounds up to one.
+/// Latencies of reads and writes in microseconds; one I/O in a hundred takes the p99. Below a millisecond the timer rounds up to one.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Latencies {
     pub avg_read: u64,
@@ -117,18 +117,13 @@ fn check(l: Latencies) -> Result<(), BdevError> {
 }
 
 impl Delay {
-    fn wait(avg: u64, p99: u64) -> Duration {
-        let slow = rand::rng().random_ratio(1, 100);
-        Duration::from_micros(if slow { p99 } else { avg })
-    }
-
-    fn later<T: 'static, F>(&self, io: Result<F, IoError>, is_read: bool) -> IoFuture<T>
+    /// Answers after one of the two latencies, counted from when the base has answered.
+    fn later<T: 'static, F>(&self, io: Result<F, IoError>, avg: u64, p99: u64) -> IoFuture<T>
     where
         F: Future<Output = Result<T, IoError>> + 'static,
     {
-        let l = self.latencies.get();
-        let wait =
-            if is_read { Self::wait(l.avg_read, l.p99_read) } else { Self::wait(l.avg_write, l.p99_write) };
+        let slow = rand::rng().random_ratio(1, 100);
+        let wait = Duration::from_micros(if slow { p99 } else { avg });
         Box::pin(async move {
             let result = io?.await;
             if !wait.is_zero() {
@@ -136,6 +131,11 @@ impl Delay {
             }
             result
         })
+    }
+
+    /// Only reads and writes are delayed, as in SPDK.
+    fn at_once(&self, io: impl FnOnce(&super::Descriptor) -> IoFuture<()>) -> IoFuture<()> {
+        self.base.begin(io).unwrap_or_else(|e| Box::pin(std::future::ready(Err(e))))
     }
 }
 
@@ -170,19 +170,21 @@ impl Bdev for Delay {
         }})
     }
     fn read(&self, lba: u64, buf: BytesMut) -> IoFuture<BytesMut> {
-        self.later(self.base.begin(|d| d.read(lba, buf)), true)
+        let l = self.latencies.get();
+        self.later(self.base.begin(|d| d.read(lba, buf)), l.avg_read, l.p99_read)
     }
     fn write(&self, lba: u64, data: Bytes, fua: bool) -> IoFuture<()> {
-        self.later(self.base.begin(|d| d.write(lba, data, fua)), false)
+        let l = self.latencies.get();
+        self.later(self.base.begin(|d| d.write(lba, data, fua)), l.avg_write, l.p99_write)
     }
     fn flush(&self) -> IoFuture<()> {
-        self.later(self.base.begin(super::Descriptor::flush), false)
+        self.at_once(|d| Box::pin(d.flush()))
     }
     fn unmap(&self, lba: u64, blocks: u64) -> IoFuture<()> {
-        self.later(self.base.begin(|d| d.unmap(lba, blocks)), false)
+        self.at_once(|d| Box::pin(d.unmap(lba, blocks)))
     }
     fn write_zeroes(&self, lba: u64, blocks: u64, fua: bool) -> IoFuture<()> {
-        self.later(self.base.begin(|d| d.write_zeroes(lba, blocks, fua)), false)
+        self.at_once(|d| Box::pin(d.write_zeroes(lba, blocks, fua)))
     }
     fn destruct(&self) -> LocalBoxFuture<'static, ()> {
         self.base.close();

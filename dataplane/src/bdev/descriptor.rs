@@ -189,7 +189,7 @@ impl Descriptor {
     pub fn flush(&self) -> impl Future<Output = Result<(), IoError>> + use<> {
         let bdev = Rc::clone(&self.entry.bdev);
         let admitted = if self.entry.removing.get() { Err(IoError::Removed) } else { Ok(()) };
-        self.submit(IoClass::Other, 0, admitted, move || bdev.flush())
+        self.submit(IoClass::Flush, 0, admitted, move || bdev.flush())
     }
 
     /// Deallocates blocks.
@@ -208,17 +208,17 @@ impl Descriptor {
         fua: bool,
     ) -> impl Future<Output = Result<(), IoError>> + use<> {
         let bytes = blocks.saturating_mul(u64::from(self.block_size()));
-        let admitted = self.check(IoClass::Write, lba, bytes);
+        let admitted = self.check(IoClass::WriteZeroes, lba, bytes);
         let bdev = Rc::clone(&self.entry.bdev);
-        self.submit(IoClass::Write, bytes, admitted, move || bdev.write_zeroes(lba, blocks, fua))
+        self.submit(IoClass::WriteZeroes, bytes, admitted, move || bdev.write_zeroes(lba, blocks, fua))
     }
 
     /// Compares blocks with `data`; [`IoError::Miscompare`] if they differ.
     pub fn compare(&self, lba: u64, data: Bytes) -> impl Future<Output = Result<(), IoError>> + use<> {
         let bytes = data.len() as u64;
-        let admitted = self.check(IoClass::Other, lba, bytes);
+        let admitted = self.check(IoClass::Compare, lba, bytes);
         let bdev = Rc::clone(&self.entry.bdev);
-        self.submit(IoClass::Other, bytes, admitted, move || bdev.compare(lba, data))
+        self.submit(IoClass::Compare, bytes, admitted, move || bdev.compare(lba, data))
     }
 
     fn check(&self, class: IoClass, lba: u64, bytes: u64) -> Result<(), IoError> {
@@ -233,7 +233,7 @@ impl Descriptor {
         if !in_range {
             return Err(IoError::InvalidRange);
         }
-        let writes = matches!(class, IoClass::Write | IoClass::Unmap);
+        let writes = matches!(class, IoClass::Write | IoClass::WriteZeroes | IoClass::Unmap);
         if writes && !self.write {
             return Err(IoError::WriteProtected);
         }
@@ -258,7 +258,7 @@ impl Descriptor {
             let begun = Instant::now();
             if let Some(start) = start {
                 let mut turn = Turn { entry: &entry, class, bytes, came: false };
-                tokio::time::sleep_until(start.into()).await;
+                entry.throttle.wait(class, bytes, start).await;
                 turn.came = true;
             }
             if let Some(wait) = wait {
@@ -267,7 +267,7 @@ impl Descriptor {
             let result = Driven { io: Some(begin()), inflight }.await;
             match &result {
                 Ok(_) => entry.stats.completed(class, bytes, begun),
-                Err(_) => entry.stats.failed(),
+                Err(e) => entry.stats.failed(class, begun, *e),
             }
             result
         }

@@ -23,11 +23,11 @@ pub struct Injection {
     pub error: ErrorType,
     /// How many operations it hits.
     pub num: u32,
-    /// Only while at least that many are in flight; 0 is always.
+    /// Only while at least that many are in flight on the base; 0 is always.
     pub queue_depth: u64,
     /// Status for [`ErrorType::NvmeFailure`].
     pub nvme: (u8, u8),
-    /// Byte of a block, and what it is xored with, for [`ErrorType::CorruptData`].
+    /// Byte of the data, and what it is xored with, for [`ErrorType::CorruptData`].
     pub corrupt: (u64, u8),
 }
 
@@ -131,8 +131,15 @@ impl ErrorBdevs {
     }
 }
 
-/// Counts an operation as in flight.
+/// Counts an operation as in flight on the base.
 struct InFlight(Rc<Shared>);
+
+impl InFlight {
+    fn begin(shared: &Rc<Shared>) -> Self {
+        shared.plan.borrow_mut().inflight += 1;
+        Self(Rc::clone(shared))
+    }
+}
 
 impl Drop for InFlight {
     fn drop(&mut self) {
@@ -142,20 +149,19 @@ impl Drop for InFlight {
 
 impl Shared {
     /// What happens to the next operation of a kind.
-    fn next(self: &Rc<Self>, io: ErrorIoType) -> (InFlight, Option<Injection>) {
+    fn next(&self, io: ErrorIoType) -> Option<Injection> {
         let mut plan = self.plan.borrow_mut();
-        plan.inflight += 1;
         let inflight = plan.inflight;
-        let hit = plan.injections.get_mut(&io).filter(|i| i.num > 0 && inflight >= i.queue_depth).map(|i| {
+        plan.injections.get_mut(&io).filter(|i| i.num > 0 && inflight >= i.queue_depth).map(|i| {
             i.num -= 1;
             *i
-        });
-        (InFlight(Rc::clone(self)), hit)
+        })
     }
 }
 
-fn corrupted(mut data: BytesMut, block_size: u32, (offset, value): (u64, u8)) -> BytesMut {
-    if let Some(byte) = data.get_mut((offset % u64::from(block_size)) as usize) {
+/// What is beyond the end of the data is not corrupted.
+fn corrupted(mut data: BytesMut, (offset, value): (u64, u8)) -> BytesMut {
+    if let Some(byte) = usize::try_from(offset).ok().and_then(|at| data.get_mut(at)) {
         *byte ^= value;
     }
     data
@@ -170,13 +176,12 @@ impl ErrorDisk {
     where
         F: Future<Output = Result<T, IoError>> + 'static,
     {
-        let (inflight, hit) = self.shared.next(io);
-        self.inject(inflight, hit, begin)
+        let hit = self.shared.next(io);
+        self.inject(hit, begin)
     }
 
     fn inject<T: 'static, F>(
         &self,
-        inflight: InFlight,
         hit: Option<Injection>,
         begin: impl FnOnce(&Base) -> Result<F, IoError> + 'static,
     ) -> IoFuture<T>
@@ -185,7 +190,6 @@ impl ErrorDisk {
     {
         let (base, shared) = (Rc::clone(&self.base), Rc::clone(&self.shared));
         Box::pin(async move {
-            let _inflight = inflight;
             match hit.map(|i| (i.error, i.nvme)) {
                 Some((ErrorType::Failure, _)) => return Err(IoError::Os { errno: libc::EIO }),
                 Some((ErrorType::NvmeFailure, (sct, sc))) => {
@@ -195,7 +199,10 @@ impl ErrorDisk {
                 // SPDK's bdev layer repeats what failed for want of memory.
                 Some((ErrorType::Nomem | ErrorType::CorruptData, _)) | None => {}
             }
-            begin(&base)?.await
+            let inflight = InFlight::begin(&shared);
+            let result = begin(&base)?.await;
+            drop(inflight);
+            result
         })
     }
 }
@@ -223,25 +230,24 @@ impl Bdev for ErrorDisk {
         json!({"error_disk": {"base_bdev": self.base.name}})
     }
     fn read(&self, lba: u64, buf: BytesMut) -> IoFuture<BytesMut> {
-        let (inflight, hit) = self.shared.next(ErrorIoType::Read);
-        let block_size = self.base.block_size;
-        let read = self.inject(inflight, hit, move |base| base.begin(|d| d.read(lba, buf)));
+        let hit = self.shared.next(ErrorIoType::Read);
+        let read = self.inject(hit, move |base| base.begin(|d| d.read(lba, buf)));
         match hit {
             Some(Injection { error: ErrorType::CorruptData, corrupt, .. }) => {
-                Box::pin(async move { Ok(corrupted(read.await?, block_size, corrupt)) })
+                Box::pin(async move { Ok(corrupted(read.await?, corrupt)) })
             }
             _ => read,
         }
     }
     fn write(&self, lba: u64, data: Bytes, fua: bool) -> IoFuture<()> {
-        let (inflight, hit) = self.shared.next(ErrorIoType::Write);
+        let hit = self.shared.next(ErrorIoType::Write);
         let data = match hit {
             Some(Injection { error: ErrorType::CorruptData, corrupt, .. }) => {
-                corrupted(BytesMut::from(&data[..]), self.base.block_size, corrupt).freeze()
+                corrupted(BytesMut::from(&data[..]), corrupt).freeze()
             }
             _ => data,
         };
-        self.inject(inflight, hit, move |base| base.begin(|d| d.write(lba, data, fua)))
+        self.inject(hit, move |base| base.begin(|d| d.write(lba, data, fua)))
     }
     fn flush(&self) -> IoFuture<()> {
         self.run(ErrorIoType::Flush, |base| base.begin(super::Descriptor::flush))
@@ -250,7 +256,8 @@ impl Bdev for ErrorDisk {
         self.run(ErrorIoType::Unmap, move |base| base.begin(|d| d.unmap(lba, blocks)))
     }
     fn write_zeroes(&self, lba: u64, blocks: u64, fua: bool) -> IoFuture<()> {
-        self.run(ErrorIoType::Write, move |base| base.begin(|d| d.write_zeroes(lba, blocks, fua)))
+        // SPDK knows errors of reads, writes, unmaps and flushes only.
+        self.inject(None, move |base| base.begin(|d| d.write_zeroes(lba, blocks, fua)))
     }
     fn destruct(&self) -> LocalBoxFuture<'static, ()> {
         self.base.close();

@@ -7,6 +7,7 @@ pub mod delay;
 mod descriptor;
 mod error;
 pub mod file;
+mod histogram;
 pub mod inject;
 pub mod malloc;
 pub mod null;
@@ -23,9 +24,10 @@ use uuid::Uuid;
 
 pub use descriptor::{ClaimType, Descriptor, Waiting};
 pub use error::{BdevError, IoError};
-pub use qos::{QosError, QosLimits, QosUpdate};
+pub use histogram::{Counted, Histogram};
+pub use qos::{QosLimits, QosUpdate};
 pub use registry::{BdevEvent, BdevInfo, Events, Examiner, NewBdev, Registration, Registry};
-pub use stats::{IoCounters, IoStat, TICK_RATE};
+pub use stats::{IoClass, IoCounters, IoStat, IoStatReset, TICK_RATE};
 
 /// What an I/O resolves to. The future does not borrow the bdev, so it may outlive the call.
 pub type IoFuture<T> = LocalBoxFuture<'static, Result<T, IoError>>;

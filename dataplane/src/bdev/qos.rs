@@ -2,9 +2,14 @@
 //!
 //! Each limit is a virtual clock (GCRA): an I/O moves it forward by `cost / rate`, and an I/O may start when the clock is not
 //! ahead of real time by more than the burst. Waiting I/O sleeps until exactly then, in order; nothing polls.
+//!
+//! There is no queue here: who waits is the caller, with what it holds, so a limited bdev slows its hosts down by their queue
+//! depths. An I/O whose caller goes away while it waits is never begun.
 
 use std::cell::{Cell, RefCell};
 use std::time::{Duration, Instant};
+
+use tokio::sync::Notify;
 
 use super::stats::IoClass;
 
@@ -12,6 +17,8 @@ use super::stats::IoClass;
 const IOPS_STEP: u64 = 1000;
 /// A megabyte of the limits is 2^20 bytes.
 const MIB: u64 = 1024 * 1024;
+/// SPDK's value of a limit that is not given.
+const NOT_GIVEN: u64 = u64::MAX;
 /// How far a limit may be overdrawn by a burst: SPDK's time slice.
 const BURST: Duration = Duration::from_millis(1);
 
@@ -33,38 +40,24 @@ pub struct QosUpdate {
     pub w_mbytes_per_sec: Option<u64>,
 }
 
-/// Why limits were refused.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum QosError {
-    #[error("No rate limits specified")]
-    Nothing,
-    #[error("{field} {value} is too large")]
-    TooLarge { field: &'static str, value: u64 },
-}
-
 impl QosLimits {
-    /// The limits after `update`, I/O rates rounded up to thousands.
-    ///
-    /// # Errors
-    /// If nothing is to change, or a rate does not fit in 64 bits of bytes a second.
-    pub fn updated(self, update: QosUpdate) -> Result<Self, QosError> {
-        if update == QosUpdate::default() {
-            return Err(QosError::Nothing);
-        }
-        let rounded = |v: u64| {
-            v.checked_next_multiple_of(IOPS_STEP)
-                .ok_or(QosError::TooLarge { field: "rw_ios_per_sec", value: v })
-        };
-        let mbytes = |field, new: Option<u64>, old| match new {
-            Some(v) if v.checked_mul(MIB).is_none() => Err(QosError::TooLarge { field, value: v }),
-            Some(v) => Ok(v),
-            None => Ok(old),
-        };
-        Ok(Self {
-            rw_ios_per_sec: update.rw_ios_per_sec.map_or(Ok(self.rw_ios_per_sec), rounded)?,
-            rw_mbytes_per_sec: mbytes("rw_mbytes_per_sec", update.rw_mbytes_per_sec, self.rw_mbytes_per_sec)?,
-            r_mbytes_per_sec: mbytes("r_mbytes_per_sec", update.r_mbytes_per_sec, self.r_mbytes_per_sec)?,
-            w_mbytes_per_sec: mbytes("w_mbytes_per_sec", update.w_mbytes_per_sec, self.w_mbytes_per_sec)?,
+    /// The limits after `update`: I/O rates are rounded up to thousands, and what does not fit in 64 bits of bytes a second is the
+    /// most that does. `None` if nothing is to change.
+    pub fn updated(self, update: QosUpdate) -> Option<Self> {
+        let given = |v: Option<u64>| v.filter(|v| *v != NOT_GIVEN);
+        let ios = |v: u64| v.checked_next_multiple_of(IOPS_STEP).unwrap_or(u64::MAX / IOPS_STEP * IOPS_STEP);
+        let mbytes = |new: Option<u64>, old| given(new).map_or(old, |v| v.min(u64::MAX / MIB));
+        let all = [
+            update.rw_ios_per_sec,
+            update.rw_mbytes_per_sec,
+            update.r_mbytes_per_sec,
+            update.w_mbytes_per_sec,
+        ];
+        all.into_iter().any(|v| given(v).is_some()).then(|| Self {
+            rw_ios_per_sec: given(update.rw_ios_per_sec).map_or(self.rw_ios_per_sec, ios),
+            rw_mbytes_per_sec: mbytes(update.rw_mbytes_per_sec, self.rw_mbytes_per_sec),
+            r_mbytes_per_sec: mbytes(update.r_mbytes_per_sec, self.r_mbytes_per_sec),
+            w_mbytes_per_sec: mbytes(update.w_mbytes_per_sec, self.w_mbytes_per_sec),
         })
     }
 }
@@ -117,6 +110,7 @@ struct Buckets {
 pub(super) struct Throttle {
     limits: Cell<QosLimits>,
     buckets: RefCell<Option<Box<Buckets>>>,
+    changed: Notify,
 }
 
 impl Throttle {
@@ -135,6 +129,19 @@ impl Throttle {
             })
         });
         self.buckets.replace(buckets);
+        self.changed.notify_waiters();
+    }
+
+    /// Waits for the `start` that was given to an I/O; when the limits change meanwhile it is given another.
+    pub(super) async fn wait(&self, class: IoClass, bytes: u64, start: Instant) {
+        let mut start = Some(start);
+        while let Some(at) = start {
+            tokio::select! {
+                biased;
+                () = self.changed.notified() => start = self.admit(class, bytes),
+                () = tokio::time::sleep_until(at.into()) => return,
+            }
+        }
     }
 
     /// When an I/O of `bytes` may start; `None` means at once.
@@ -145,7 +152,7 @@ impl Throttle {
         let own = match class {
             IoClass::Read => Some(&mut b.read),
             IoClass::Write => Some(&mut b.write),
-            IoClass::Unmap | IoClass::Other => return None,
+            IoClass::WriteZeroes | IoClass::Unmap | IoClass::Flush | IoClass::Compare => return None,
         };
         let mut start = b.ios.admit(1, now).max(b.both.admit(bytes, now));
         if let Some(own) = own {
@@ -161,7 +168,7 @@ impl Throttle {
         let own = match class {
             IoClass::Read => &mut b.read,
             IoClass::Write => &mut b.write,
-            IoClass::Unmap | IoClass::Other => return,
+            IoClass::WriteZeroes | IoClass::Unmap | IoClass::Flush | IoClass::Compare => return,
         };
         own.refund(bytes);
         b.ios.refund(1);

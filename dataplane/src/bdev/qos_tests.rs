@@ -5,9 +5,11 @@ fn iops_are_rounded_up_to_thousands_and_absent_limits_stay() {
     let old = QosLimits { r_mbytes_per_sec: 7, ..QosLimits::default() };
     let new = old.updated(QosUpdate { rw_ios_per_sec: Some(1234), ..QosUpdate::default() }).unwrap();
     assert_eq!(new, QosLimits { rw_ios_per_sec: 2000, r_mbytes_per_sec: 7, ..QosLimits::default() });
-    assert_eq!(old.updated(QosUpdate::default()), Err(QosError::Nothing));
-    assert!(old.updated(QosUpdate { rw_ios_per_sec: Some(u64::MAX), ..QosUpdate::default() }).is_err());
-    assert!(old.updated(QosUpdate { w_mbytes_per_sec: Some(u64::MAX), ..QosUpdate::default() }).is_err());
+    assert_eq!(old.updated(QosUpdate::default()), None);
+    let nothing = QosUpdate { r_mbytes_per_sec: Some(u64::MAX), ..QosUpdate::default() };
+    assert_eq!(old.updated(nothing), None, "SPDK takes that for a limit that is not given");
+    let large = QosUpdate { w_mbytes_per_sec: Some(1 << 60), ..QosUpdate::default() };
+    assert_eq!(old.updated(large).unwrap().w_mbytes_per_sec, u64::MAX >> 20);
 }
 
 #[test]
@@ -28,4 +30,37 @@ fn a_bucket_admits_at_its_rate_and_forgets_idle_time() {
     assert_eq!(bucket.admit(1, later), later);
     assert_eq!(bucket.admit(1000, later), later, "a burst of one slice is let through");
     assert_eq!(bucket.admit(1, later), later + Duration::from_millis(1001) - BURST);
+}
+
+fn limited(rw_mbytes_per_sec: u64) -> QosLimits {
+    QosLimits { rw_mbytes_per_sec, ..QosLimits::default() }
+}
+
+#[tokio::test]
+async fn who_waits_is_let_go_when_the_limit_is_lifted_and_waits_anew_when_it_is_changed() {
+    let throttle = Throttle::default();
+    throttle.set(limited(1), Instant::now());
+    let hour = 3600 * MIB;
+    assert_eq!(throttle.admit(IoClass::Read, hour), None);
+    let start = throttle.admit(IoClass::Write, MIB).unwrap();
+    assert!(start > Instant::now() + Duration::from_secs(3000));
+    let mut waiting = Box::pin(throttle.wait(IoClass::Write, MIB, start));
+    assert!(futures::poll!(&mut waiting).is_pending());
+    throttle.set(limited(2), Instant::now());
+    // The first of the new limit.
+    waiting.await;
+    let mut next = Box::pin(throttle.wait(IoClass::Read, MIB, throttle.admit(IoClass::Read, MIB).unwrap()));
+    assert!(futures::poll!(&mut next).is_pending(), "what was let go counts");
+    throttle.set(QosLimits::default(), Instant::now());
+    next.await;
+}
+
+#[test]
+fn zeroes_flushes_and_unmaps_are_not_limited() {
+    let throttle = Throttle::default();
+    throttle.set(limited(1), Instant::now());
+    throttle.admit(IoClass::Read, 3600 * MIB);
+    for class in [IoClass::WriteZeroes, IoClass::Unmap, IoClass::Flush, IoClass::Compare] {
+        assert_eq!(throttle.admit(class, MIB), None);
+    }
 }

@@ -1,18 +1,24 @@
 //! The names of bdevs, who holds them, and what happens to the holders when a bdev grows or goes away.
 
+mod examine;
+mod measure;
+mod removal;
+
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, BTreeSet};
-use std::rc::{Rc, Weak};
-use std::time::Instant;
+use std::rc::Rc;
 
 use futures::future::LocalBoxFuture;
 use serde_json::Value;
 use tokio::sync::{Notify, mpsc};
 use uuid::Uuid;
 
+pub use examine::Examiner;
+pub use removal::Registration;
+
 use super::descriptor::{Claim, ClaimType, Descriptor};
-use super::qos::{QosError, QosLimits, QosUpdate, Throttle};
-use super::stats::{IoStat, StatCells};
+use super::qos::{QosLimits, Throttle};
+use super::stats::StatCells;
 use super::{Bdev, BdevError};
 
 /// What happens to an open bdev.
@@ -27,11 +33,6 @@ pub enum BdevEvent {
 
 /// The events of one [`Descriptor`], in order.
 pub type Events = mpsc::UnboundedReceiver<BdevEvent>;
-
-/// A module that looks at bdevs for what it may find on them (an lvstore).
-pub trait Examiner: 'static {
-    fn examine(&self, registry: Registry, name: String) -> LocalBoxFuture<'static, ()>;
-}
 
 /// What a module gives to [`Registry::register`].
 pub struct NewBdev {
@@ -113,14 +114,6 @@ struct Inner {
 /// All bdevs of the process. Cloning gives another handle to the same registry.
 #[derive(Clone)]
 pub struct Registry(Rc<Inner>);
-
-/// A module's handle on a bdev it registered. Dropping it does not unregister.
-#[derive(Clone)]
-pub struct Registration {
-    registry: Weak<Inner>,
-    entry: Rc<Entry>,
-    seq: u64,
-}
 
 impl Default for Registry {
     fn default() -> Self {
@@ -206,17 +199,6 @@ impl Registry {
         Ok(Registration { registry: Rc::downgrade(&self.0), entry, seq })
     }
 
-    fn examine_new(&self, entry: &Entry) {
-        let allowed = self.0.auto_examine.get() || {
-            let state = self.0.state.borrow();
-            state.examine_allowed.contains(&entry.name)
-                || entry.aliases.borrow().iter().any(|a| state.examine_allowed.contains(a))
-        };
-        if allowed {
-            self.spawn_examine(entry.name.clone());
-        }
-    }
-
     fn find(&self, name: &str) -> Result<Rc<Entry>, BdevError> {
         let state = self.0.state.borrow();
         state
@@ -276,113 +258,6 @@ impl Registry {
         let entries: Vec<_> = self.0.state.borrow().entries.values().cloned().collect();
         entries.iter().filter(|e| !e.removing.get()).map(info).collect()
     }
-
-    /// The I/O counters of a bdev.
-    ///
-    /// # Errors
-    /// [`BdevError::NotFound`].
-    pub fn iostat(&self, name: &str) -> Result<(String, IoStat), BdevError> {
-        self.find(name).map(|e| (e.name.clone(), e.stats.snapshot()))
-    }
-
-    /// Forgets the counters, or with `only_extremes` the largest and smallest latency.
-    ///
-    /// # Errors
-    /// [`BdevError::NotFound`].
-    pub fn reset_iostat(&self, name: &str, only_extremes: bool) -> Result<(), BdevError> {
-        self.find(name).map(|e| e.stats.reset(only_extremes))
-    }
-
-    /// Changes the rate limits of a bdev.
-    ///
-    /// # Errors
-    /// [`BdevError::NotFound`], or inside what [`QosLimits::updated`] refuses.
-    pub fn set_qos(&self, name: &str, update: QosUpdate) -> Result<Result<(), QosError>, BdevError> {
-        let entry = self.find(name)?;
-        let new = entry.throttle.limits().updated(update);
-        Ok(new.map(|limits| entry.throttle.set(limits, Instant::now())))
-    }
-
-    /// Removes a bdev of `module`: holders get [`BdevEvent::Removed`], and when all have closed it and its I/O has ended it is
-    /// destructed and its names are free again. Waiting for that is up to the caller: dropping the future does not stop it.
-    ///
-    /// # Errors
-    /// [`BdevError::NotFound`] if there is none, or it is of another module.
-    pub fn unregister(
-        &self,
-        name: &str,
-        module: &str,
-    ) -> Result<impl Future<Output = ()> + use<>, BdevError> {
-        let entry = self.find(name)?;
-        if entry.bdev.module() != module {
-            return Err(BdevError::NotFound { name: name.to_owned() });
-        }
-        let seq = self.0.state.borrow().names.get(&entry.name).copied();
-        let seq = seq.ok_or_else(|| BdevError::NotFound { name: name.to_owned() })?;
-        Ok(Registration { registry: Rc::downgrade(&self.0), entry, seq }.unregister())
-    }
-
-    /// Adds a module that examines bdevs.
-    pub fn add_examiner(&self, examiner: Rc<dyn Examiner>) {
-        self.0.state.borrow_mut().examiners.push(examiner);
-    }
-
-    /// Whether new bdevs are examined without being asked (`bdev_set_options`).
-    pub fn is_auto_examine(&self) -> bool {
-        self.0.auto_examine.get()
-    }
-
-    /// `bdev_set_options`: whether new bdevs are examined at once.
-    pub fn set_auto_examine(&self, on: bool) {
-        self.0.auto_examine.set(on);
-    }
-
-    /// `bdev_examine`: examines a bdev now, or as soon as one of that name appears.
-    ///
-    /// # Errors
-    /// [`BdevError::Invalid`] while automatic examine is on, [`BdevError::Exists`] if it was asked for before.
-    pub fn examine(&self, name: &str) -> Result<(), BdevError> {
-        if self.0.auto_examine.get() {
-            return Err(BdevError::Invalid {
-                field: "name",
-                value: name.to_owned(),
-                allowed: "manual examine needs bdev_auto_examine false",
-            });
-        }
-        if !self.0.state.borrow_mut().examine_allowed.insert(name.to_owned()) {
-            return Err(BdevError::Exists { name: name.to_owned() });
-        }
-        if let Ok(entry) = self.find(name) {
-            self.spawn_examine(entry.name.clone());
-        }
-        Ok(())
-    }
-
-    fn spawn_examine(&self, name: String) {
-        let examiners = self.0.state.borrow().examiners.clone();
-        if examiners.is_empty() {
-            return;
-        }
-        self.0.examining.set(self.0.examining.get() + 1);
-        let registry = self.clone();
-        tokio::task::spawn_local(async move {
-            for examiner in examiners {
-                examiner.examine(registry.clone(), name.clone()).await;
-            }
-            let left = registry.0.examining.get() - 1;
-            registry.0.examining.set(left);
-            if left == 0 {
-                registry.0.examined.notify_waiters();
-            }
-        });
-    }
-
-    /// `bdev_wait_for_examine`: resolves when no examination is under way.
-    pub async fn wait_for_examine(&self) {
-        while self.0.examining.get() > 0 {
-            self.0.examined.notified().await;
-        }
-    }
 }
 
 fn info(e: &Rc<Entry>) -> BdevInfo {
@@ -412,101 +287,4 @@ fn info(e: &Rc<Entry>) -> BdevInfo {
         driver_specific: e.bdev.driver_specific(),
         supported: all.into_iter().filter(|t| e.bdev.supports(*t)).collect(),
     }
-}
-
-impl Registration {
-    pub fn name(&self) -> &str {
-        &self.entry.name
-    }
-
-    /// Whether some descriptor other than for reading, or a claim, is on it.
-    pub fn is_open_for_write(&self) -> bool {
-        self.entry.writers.get() > 0 || self.entry.claim.borrow().is_some()
-    }
-
-    /// Whether it is open, or I/O is in flight on it.
-    pub fn is_busy(&self) -> bool {
-        !self.entry.is_idle()
-    }
-
-    /// Open descriptors.
-    pub fn open_count(&self) -> usize {
-        self.entry.holders.borrow().len()
-    }
-
-    /// Tells the holders that `num_blocks` changed.
-    pub fn notify_resize(&self) {
-        self.entry.notify(BdevEvent::Resized);
-    }
-
-    /// Replaces one alias by another (a rename).
-    ///
-    /// # Errors
-    /// [`BdevError::Exists`] if the new one is taken.
-    pub fn replace_alias(&self, old: &str, new: &str) -> Result<(), BdevError> {
-        let Some(inner) = self.registry.upgrade() else { return Ok(()) };
-        let mut state = inner.state.borrow_mut();
-        if old == new {
-            return Ok(());
-        }
-        if state.names.contains_key(new) {
-            return Err(BdevError::Exists { name: new.to_owned() });
-        }
-        state.names.remove(old);
-        state.names.insert(new.to_owned(), self.seq);
-        for alias in self.entry.aliases.borrow_mut().iter_mut().filter(|a| *a == old) {
-            new.clone_into(alias);
-        }
-        Ok(())
-    }
-
-    /// Removes the bdev, see [`Registry::unregister`]. Calling it again waits for the same removal.
-    pub fn unregister(&self) -> impl Future<Output = ()> + use<> {
-        let (done, finished) = tokio::sync::oneshot::channel();
-        let first = !self.entry.removing.replace(true);
-        let (registry, entry, seq) = (self.registry.clone(), Rc::clone(&self.entry), self.seq);
-        if first {
-            entry.notify(BdevEvent::Removed);
-        }
-        tokio::task::spawn_local(async move {
-            if first {
-                remove(registry, &entry, seq).await;
-            } else {
-                while is_listed(&registry, seq) {
-                    entry.quiesced.notified().await;
-                }
-            }
-            let _ = done.send(());
-        });
-        async move {
-            // An error means that the reactor is shutting down.
-            let _ = finished.await;
-        }
-    }
-}
-
-fn is_listed(registry: &Weak<Inner>, seq: u64) -> bool {
-    registry.upgrade().is_some_and(|inner| inner.state.borrow().entries.contains_key(&seq))
-}
-
-async fn remove(registry: Weak<Inner>, entry: &Rc<Entry>, seq: u64) {
-    while !entry.is_idle() {
-        entry.quiesced.notified().await;
-    }
-    entry.bdev.destruct().await;
-    if let Some(inner) = registry.upgrade() {
-        let mut state = inner.state.borrow_mut();
-        let state = &mut *state;
-        let allowed = &mut state.examine_allowed;
-        state.names.retain(|name, s| {
-            let keep = *s != seq;
-            if !keep {
-                allowed.remove(name);
-            }
-            keep
-        });
-        state.entries.remove(&seq);
-    }
-    entry.quiesced.notify_waiters();
-    tracing::debug!(bdev = %entry.name, "bdev removed");
 }

@@ -121,10 +121,10 @@ fn io_is_counted() {
         assert_eq!((stat.write.ops, stat.write.bytes), (1, 8192));
         assert_eq!((stat.unmap.ops, stat.unmap.bytes), (1, 3 * 4096));
         assert!(stat.read.min_latency_ticks > 0);
-        r.reset_iostat("m0", true).unwrap();
+        r.reset_iostat("m0", IoStatReset::Extremes).unwrap();
         let stat = r.iostat("m0").unwrap().1;
         assert_eq!((stat.read.ops, stat.read.max_latency_ticks), (1, 0));
-        r.reset_iostat("m0", false).unwrap();
+        r.reset_iostat("m0", IoStatReset::All).unwrap();
         assert_eq!(r.iostat("m0").unwrap().1, IoStat::default());
     });
 }
@@ -136,7 +136,7 @@ fn a_rate_limit_is_enforced() {
         malloc::create(&r, params("m0")).unwrap();
         let (d, _e) = r.open("m0", true).unwrap();
         let limit = QosUpdate { rw_ios_per_sec: Some(1), ..QosUpdate::default() };
-        r.set_qos("m0", limit).unwrap().unwrap();
+        assert!(r.set_qos("m0", limit).unwrap());
         assert_eq!(r.info("m0").unwrap().limits.rw_ios_per_sec, 1000);
         let begun = Instant::now();
         for _ in 0..101 {
@@ -144,7 +144,7 @@ fn a_rate_limit_is_enforced() {
         }
         assert!(begun.elapsed() >= Duration::from_millis(99), "took {:?}", begun.elapsed());
         let off = QosUpdate { rw_ios_per_sec: Some(0), ..QosUpdate::default() };
-        r.set_qos("m0", off).unwrap().unwrap();
+        assert!(r.set_qos("m0", off).unwrap());
         assert_eq!(r.info("m0").unwrap().limits, QosLimits::default());
     });
 }

@@ -135,6 +135,8 @@ struct Raid {
     block_size: Cell<u32>,
     num_blocks: Cell<u64>,
     state: Cell<RaidState>,
+    /// Members it had left when it went offline.
+    operational: Cell<u32>,
     slots: RefCell<Vec<Slot>>,
     /// Those in `slots`; another list whenever one comes or goes.
     members: RefCell<Members>,
@@ -186,7 +188,11 @@ impl Raid {
     fn info(&self) -> RaidInfo {
         let slots = self.slots.borrow();
         let discovered = slots.iter().filter(|s| s.member.is_some()).count() as u32;
-        let online = self.state.get() == RaidState::Online;
+        let operational = match self.state.get() {
+            RaidState::Configuring => slots.len() as u32,
+            RaidState::Online => discovered,
+            RaidState::Offline => self.operational.get(),
+        };
         let list = slots.iter().map(|s| RaidBaseBdev {
             name: s.name.clone(),
             uuid: s.uuid,
@@ -202,7 +208,7 @@ impl Raid {
             superblock: false,
             num_base_bdevs: slots.len() as u32,
             num_base_bdevs_discovered: discovered,
-            num_base_bdevs_operational: if online { discovered } else { slots.len() as u32 },
+            num_base_bdevs_operational: operational,
             base_bdevs_list: list.collect(),
             process: self.process.borrow().as_ref().map(|p| self.process_info(p)),
         }

@@ -125,6 +125,7 @@ impl RaidModule {
             block_size: Cell::new(0),
             num_blocks: Cell::new(0),
             state: Cell::new(RaidState::Configuring),
+            operational: Cell::new(0),
             slots: RefCell::new(params.base_bdevs.iter().map(slot).collect()),
             registration: RefCell::new(None),
             members: RefCell::new(Rc::new([])),
@@ -393,6 +394,7 @@ impl Raid {
     /// Takes the bdev away from whoever uses it.
     async fn take_offline(self: &Rc<Self>) {
         self.state.set(RaidState::Offline);
+        self.operational.set(self.members().len() as u32);
         let registration = self.registration.borrow().clone();
         if let Some(registration) = registration {
             tracing::info!(raid = %self.name, "raid goes offline");

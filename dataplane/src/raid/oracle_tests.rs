@@ -415,7 +415,7 @@ fn history(seed: u64, tells: bool) -> Result<(), String> {
 fn no_acknowledged_byte_is_lost_and_members_in_sync_are_the_same() {
     let number = |name| std::env::var(name).ok().and_then(|s| s.parse::<u64>().ok());
     let repeated = number("VDA_RAID_SEED");
-    let cycles = number("VDA_RAID_CYCLES").unwrap_or(50);
+    let cycles = number("VDA_RAID_CYCLES").unwrap_or(150);
     let seeds = repeated.map_or(0..cycles, |seed| seed..seed + 1);
     for seed in seeds {
         if let Err(e) = history(seed, repeated.is_some()) {

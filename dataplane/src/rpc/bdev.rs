@@ -2,19 +2,21 @@
 
 mod disks;
 mod faults;
+mod histogram;
 mod view;
 
 use std::rc::Rc;
 use std::time::Duration;
 
 use vda_spdk::{
-    BdevExamine, BdevGetBdevs, BdevGetIostat, BdevIostat, BdevResetIostat, BdevSetOptions, BdevSetQosLimit,
-    BdevWaitForExamine, ChannelIostat, Errno, Iostat, ResetStatMode,
+    BdevEnableHistogram, BdevExamine, BdevGetBdevs, BdevGetHistogram, BdevGetIostat, BdevIostat,
+    BdevResetIostat, BdevSetOptions, BdevSetQosLimit, BdevWaitForExamine, ChannelIostat, Errno, Iostat,
+    ResetStatMode,
 };
 
 use super::{Methods, RpcError, State};
 use crate::app::App;
-use crate::bdev::{BdevError, QosError, QosUpdate, Registry, TICK_RATE};
+use crate::bdev::{BdevError, IoStatReset, QosUpdate, Registry, TICK_RATE};
 
 /// SPDK's defaults of `bdev_set_options`; there are no pools here, but what SPDK refuses is refused.
 pub(super) const IO_POOL_SIZE: u32 = 64 * 1024 - 1;
@@ -42,6 +44,10 @@ pub(super) fn register(methods: &mut Methods, app: &Rc<App>) {
     methods.method::<BdevGetIostat>(State::Runtime, async |app, call| get_iostat(&app, &call));
     methods.method::<BdevResetIostat>(State::Runtime, async |app, call| reset_iostat(&app.bdevs, &call));
     methods.method::<BdevSetQosLimit>(State::Runtime, async |app, call| set_qos_limit(&app.bdevs, &call));
+    methods.method::<BdevEnableHistogram>(State::Runtime, async |app, call| {
+        histogram::enable(&app.bdevs, &call)
+    });
+    methods.method::<BdevGetHistogram>(State::Runtime, async |app, call| histogram::get(&app.bdevs, &call));
     disks::register(methods, app);
     faults::register(methods, app);
 }
@@ -105,14 +111,19 @@ fn get_iostat(app: &App, call: &BdevGetIostat) -> Result<Iostat, RpcError> {
 
 fn reset(bdevs: &Registry, name: &str, mode: ResetStatMode) -> Result<(), BdevError> {
     match mode {
-        ResetStatMode::All => bdevs.reset_iostat(name, false),
-        ResetStatMode::Maxmin => bdevs.reset_iostat(name, true),
-        ResetStatMode::Error | ResetStatMode::None => Ok(()),
+        ResetStatMode::All => bdevs.reset_iostat(name, IoStatReset::All),
+        ResetStatMode::Maxmin => bdevs.reset_iostat(name, IoStatReset::Extremes),
+        ResetStatMode::Error => bdevs.reset_iostat(name, IoStatReset::Errors),
+        ResetStatMode::None => Ok(()),
     }
 }
 
 fn reset_iostat(bdevs: &Registry, call: &BdevResetIostat) -> Result<bool, RpcError> {
     let mode = call.mode.unwrap_or(ResetStatMode::All);
+    if mode == ResetStatMode::None {
+        // Not even the name is looked at.
+        return Ok(true);
+    }
     let names = match &call.name {
         Some(name) => vec![bdevs.canonical_name(name)?],
         None => bdevs.list().into_iter().map(|b| b.name).collect(),
@@ -130,14 +141,10 @@ fn set_qos_limit(bdevs: &Registry, call: &BdevSetQosLimit) -> Result<bool, RpcEr
         r_mbytes_per_sec: call.r_mbytes_per_sec,
         w_mbytes_per_sec: call.w_mbytes_per_sec,
     };
-    match bdevs.set_qos(&call.name, update)? {
-        Ok(()) => Ok(true),
-        Err(e @ QosError::Nothing) => Err(RpcError::new(Errno::EINVAL.code(), e.to_string())),
-        Err(e @ QosError::TooLarge { .. }) => {
-            tracing::info!(refusal = %e, "bdev call refused");
-            Err(RpcError::invalid_params("Failed to configure rate limit: Invalid argument"))
-        }
+    if bdevs.set_qos(&call.name, update)? {
+        return Ok(true);
     }
+    Err(RpcError::new(Errno::EINVAL.code(), "No rate limits specified"))
 }
 
 #[cfg(test)]

@@ -293,7 +293,7 @@ async fn raids_answer_as_recorded() {
 async fn faults_are_injected_and_cleared() {
     let t = Target::start().await;
     t.call("bdev_malloc_create", json!({"name": "m", "num_blocks": 64, "block_size": 512})).await.unwrap();
-    t.expect("bdev_error_create", json!({"base_name": "m"}), Ok(json!("EE_m"))).await;
+    t.expect("bdev_error_create", json!({"base_name": "m"}), Ok(json!(true))).await;
     let (d, _events) = t.app.bdevs.open("EE_m", true).unwrap();
     let data = |tag: u8| bytes::Bytes::from(vec![tag; 512]);
     let buf = || bytes::BytesMut::zeroed(512);
@@ -329,4 +329,118 @@ async fn faults_are_injected_and_cleared() {
     drop(d);
     t.expect("bdev_error_delete", json!({"name": "EE_m"}), Ok(json!(true))).await;
     t.expect("bdev_get_bdevs", json!({"name": "slow"}), Err(NODEV)).await;
+}
+
+#[tokio::test(flavor = "local")]
+async fn histograms_answer_as_spdk_does() {
+    let t = Target::start().await;
+    t.call("bdev_malloc_create", json!({"name": "m", "num_blocks": 64, "block_size": 512})).await.unwrap();
+    let (enable, get) = ("bdev_enable_histogram", "bdev_get_histogram");
+    let m = || json!({"name": "m"});
+    t.expect(get, m(), Err((-12, "Cannot allocate memory"))).await;
+    t.expect(get, json!({"name": "nope"}), Err(NODEV)).await;
+    t.expect(enable, json!({"name": "nope", "enable": true}), Err(NODEV)).await;
+    let bogus = json!({"name": "m", "enable": true, "opc": "bogus"});
+    t.expect(enable, bogus, Err((-32603, "Invalid Io type"))).await;
+    t.expect(enable, json!({"name": "m", "enable": true, "opc": "zcopy"}), Ok(json!(true))).await;
+    let on = json!({"name": "m", "enable": true, "opc": "read", "granularity": 4, "min_nsec": 0,
+        "max_nsec": 1_000_000_000});
+    t.expect(enable, on, Ok(json!(true))).await;
+    let (d, _events) = t.app.bdevs.open("m", true).unwrap();
+    for _ in 0..3 {
+        d.read(0, bytes::BytesMut::zeroed(512)).await.unwrap();
+    }
+    d.write(0, bytes::Bytes::from(vec![0; 512]), false).await.unwrap();
+    assert_eq!(t.app.bdevs.histogram("m").unwrap().0.unwrap().total(), 3, "reads only");
+    let got = t.call(get, m()).await.unwrap();
+    assert_eq!(
+        (&got["granularity"], &got["min_range"], &got["max_range"]),
+        (&json!(4), &json!(0), &json!(26))
+    );
+    assert_eq!(got["tsc_rate"], 1_000_000_000);
+    // 27 ranges of 16 counters of 8 bytes, in base64.
+    assert_eq!(got["histogram"].as_str().unwrap().len(), 27 * 16 * 8 / 3 * 4);
+    t.expect(enable, json!({"name": "m", "enable": false}), Ok(json!(true))).await;
+    t.expect(get, m(), Err((-32603, "Bad address"))).await;
+    drop(d);
+    assert_eq!(t.call(get, m()).await.unwrap()["granularity"], 4, "nobody has it open: an empty one");
+}
+
+#[tokio::test(flavor = "local")]
+async fn limits_errors_and_sizes_answer_as_spdk_does() {
+    let t = Target::start().await;
+    t.call("bdev_malloc_create", json!({"name": "m", "num_blocks": 64, "block_size": 512})).await.unwrap();
+    t.call("bdev_null_create", json!({"name": "n", "num_blocks": 8192, "block_size": 512})).await.unwrap();
+    let resize = "bdev_null_resize";
+    for (name, new_size, want) in
+        [("n", 8, Ok(json!(true))), ("n", 1, Err(INVAL)), ("m", 100, Err(INVAL)), ("x", 1, Err(NODEV))]
+    {
+        t.expect(resize, json!({"name": name, "new_size": new_size}), want).await;
+    }
+    let large = json!({"name": "n", "w_mbytes_per_sec": 1u64 << 60});
+    t.expect("bdev_set_qos_limit", large, Ok(json!(true))).await;
+    let none = json!({"name": "n", "r_mbytes_per_sec": u64::MAX});
+    t.expect("bdev_set_qos_limit", none, Err((-22, "No rate limits specified"))).await;
+    t.expect("bdev_reset_iostat", json!({"name": "nope", "mode": "none"}), Ok(json!(true))).await;
+    t.expect("bdev_reset_iostat", json!({"name": "nope", "mode": "error"}), Err(NODEV)).await;
+
+    t.call("bdev_error_create", json!({"base_name": "m"})).await.unwrap();
+    let inject = "bdev_error_inject_error";
+    let status = (-22, "nvme_sct or nvme_sc should be specified for NVMe error injection");
+    for (kind, sct, sc, want) in [
+        ("failure", 0, 6, Err(status)),
+        ("nvme_failure", 0, 0, Err(status)),
+        ("nvme_failure", 2, 129, Ok(json!(true))),
+    ] {
+        let params =
+            json!({"name": "EE_m", "io_type": "read", "error_type": kind, "nvme_sct": sct, "nvme_sc": sc});
+        t.expect(inject, params, want).await;
+    }
+    let (d, _events) = t.app.bdevs.open("EE_m", true).unwrap();
+    let buf = || bytes::BytesMut::zeroed(1024);
+    let status = crate::bdev::IoError::Nvme { sct: 2, sc: 129, dnr: false };
+    assert_eq!(d.read(0, buf()).await, Err(status));
+    let got = t.call("bdev_get_iostat", json!({"names": ["EE_m"], "reset_mode": "error"})).await.unwrap();
+    assert_eq!(got["bdevs"][0]["io_error"], json!({"nvme_error": 1}));
+    let got = t.call("bdev_get_iostat", json!({"names": ["EE_m"]})).await.unwrap();
+    assert_eq!(got["bdevs"][0]["io_error"], json!({}));
+    // Zeroes are no writes; what is beyond the data is not corrupted; the offset is in the data, not in a block.
+    let corrupt = |offset: u64| {
+        json!({"name": "EE_m", "io_type": "write", "error_type": "corrupt_data",
+        "corrupt_offset": offset, "corrupt_value": 255})
+    };
+    t.expect(inject, corrupt(600), Ok(json!(true))).await;
+    d.write_zeroes(0, 2, false).await.unwrap();
+    d.write(0, buf().freeze(), false).await.unwrap();
+    assert_eq!(d.read(0, buf()).await.unwrap().iter().position(|b| *b == 255), Some(600));
+    t.expect(inject, corrupt(4000), Ok(json!(true))).await;
+    d.write(0, buf().freeze(), false).await.unwrap();
+    assert_eq!(d.read(0, buf()).await.unwrap(), buf());
+    // Only when that many are in flight on the base.
+    let deep = json!({"name": "EE_m", "io_type": "read", "error_type": "failure", "queue_depth": 1});
+    t.expect(inject, deep, Ok(json!(true))).await;
+    d.read(0, buf()).await.unwrap();
+}
+
+#[tokio::test(flavor = "local")]
+async fn an_offline_raid_counts_as_spdk_does() {
+    let t = Target::start().await;
+    for name in ["x", "y", "z"] {
+        t.call("bdev_malloc_create", json!({"name": name, "num_blocks": 4096, "block_size": 512}))
+            .await
+            .unwrap();
+    }
+    let r0 = json!({"name": "r0", "raid_level": "raid0", "strip_size_kb": 4, "base_bdevs": ["x", "y", "z"]});
+    t.call("bdev_raid_create", r0).await.unwrap();
+    let counts = async || {
+        let got = t.call("bdev_raid_get_bdevs", json!({"category": "all"})).await.unwrap();
+        let of = |field: &str| got[0][field].as_u64().unwrap();
+        (got[0]["state"].clone(), of("num_base_bdevs_discovered"), of("num_base_bdevs_operational"))
+    };
+    t.call("bdev_malloc_delete", json!({"name": "y"})).await.unwrap();
+    assert_eq!(counts().await, (json!("offline"), 2, 2));
+    t.call("bdev_raid_remove_base_bdev", json!({"name": "x"})).await.unwrap();
+    assert_eq!(counts().await, (json!("offline"), 1, 2));
+    t.call("bdev_raid_remove_base_bdev", json!({"name": "z"})).await.unwrap();
+    t.expect("bdev_raid_get_bdevs", json!({"category": "all"}), Ok(json!([]))).await;
 }

@@ -66,7 +66,7 @@ impl Fixture {
     /// At most this many bytes a second, or no limit with 0.
     pub(crate) fn limit(&self, mbytes_per_sec: u64) {
         let update = QosUpdate { rw_mbytes_per_sec: Some(mbytes_per_sec), ..Default::default() };
-        self.registry.set_qos("m0", update).expect("there").expect("a limit");
+        assert!(self.registry.set_qos("m0", update).expect("there"), "a limit");
     }
 
     /// I/O commands that have ended.

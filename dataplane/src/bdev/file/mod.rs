@@ -193,7 +193,7 @@ impl FileBdevs {
         Ok(registration)
     }
 
-    /// `bdev_aio_rescan`, `bdev_uring_rescan`: takes over the present size of the file.
+    /// `bdev_aio_rescan`, `bdev_uring_rescan`: takes over the present size of the file. With an empty file the bdev is removed.
     ///
     /// # Errors
     /// [`BdevError::NotFound`]; [`BdevError::Busy`] if it shrank while open, [`BdevError::File`].
@@ -206,6 +206,13 @@ impl FileBdevs {
         }
         let bytes =
             size_of(&disk.file, disk.is_block_device).map_err(|e| file_error(&disk.params.filename, &e))?;
+        if bytes == 0 {
+            // Nothing is left of it: a disk that was pulled.
+            tracing::warn!(bdev = %canonical, file = %disk.params.filename, "the file is empty: the bdev goes away");
+            self.disks.borrow_mut().remove(&canonical);
+            drop(registration.unregister());
+            return Ok(());
+        }
         let blocks = bytes / u64::from(disk.block_size);
         if blocks < disk.num_blocks.get() && registration.open_count() > 0 {
             return Err(BdevError::Busy { name: canonical, by: "open while it shrinks".to_owned() });

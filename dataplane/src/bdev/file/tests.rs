@@ -111,3 +111,91 @@ fn a_readonly_file_is_not_written() {
         assert!(!d.supports(IoType::Write));
     });
 }
+
+#[test]
+fn a_file_that_is_empty_takes_the_bdev_with_it() {
+    run(|| async {
+        let (_dir, path) = temp(1 << 20);
+        let registry = Registry::new();
+        let files = FileBdevs::new(registry.clone());
+        files.create(params(FileModule::Aio, &path)).unwrap();
+        let (d, mut events) = registry.open("f0", true).unwrap();
+        OpenOptions::new().write(true).open(&path).unwrap().set_len(0).unwrap();
+        files.rescan(FileModule::Aio, "f0").unwrap();
+        assert_eq!(events.recv().await, Some(BdevEvent::Removed));
+        assert_eq!(d.read(0, BytesMut::zeroed(512)).await, Err(IoError::Removed));
+        drop(d);
+        assert_eq!(files.rescan(FileModule::Aio, "f0").unwrap_err().errno(), libc::ENODEV);
+    });
+}
+
+/// A block device over a file, gone when dropped.
+struct Loop(String);
+
+impl Loop {
+    fn over(path: &str) -> Option<Self> {
+        let made = std::process::Command::new("losetup").args(["--find", "--show", path]).output().ok()?;
+        let device = String::from_utf8(made.stdout).unwrap().trim().to_owned();
+        made.status.success().then_some(Self(device))
+    }
+
+    /// Takes over the size of the file.
+    fn resized(&self) {
+        assert!(std::process::Command::new("losetup").args(["-c", &self.0]).status().unwrap().success());
+    }
+}
+
+impl Drop for Loop {
+    fn drop(&mut self) {
+        let _ = std::process::Command::new("losetup").args(["-d", &self.0]).status();
+    }
+}
+
+#[test]
+fn block_devices_are_read_written_zeroed_flushed_and_grow() {
+    run(|| async {
+        let (_dir, path) = temp(8 << 20);
+        let Some(device) = Loop::over(&path) else {
+            eprintln!("SKIPPED: no loop device can be made here (needs root, losetup and /dev/loop-control)");
+            return;
+        };
+        for module in [FileModule::Aio, FileModule::Uring] {
+            let registry = Registry::new();
+            let files = FileBdevs::new(registry.clone());
+            let size = std::fs::metadata(&path).unwrap().len();
+            files.create(FileParams { block_size: None, ..params(module, &device.0) }).unwrap();
+            let (d, mut events) = registry.open("f0", true).unwrap();
+            assert_eq!((d.block_size(), d.num_blocks()), (512, size / 512), "its own block size");
+            let data = Bytes::from(vec![module as u8 + 1; 64 << 10]);
+            d.write(3, data.clone(), true).await.unwrap();
+            assert_eq!(
+                &std::fs::read(&path).unwrap()[3 * 512..][..data.len()],
+                &data[..],
+                "FUA reached the file"
+            );
+            d.write_zeroes(4, 7, true).await.unwrap();
+            assert_eq!(d.read(4, BytesMut::zeroed(7 * 512)).await.unwrap(), vec![0; 7 * 512]);
+            assert_eq!(d.read(11, BytesMut::zeroed(512)).await.unwrap(), data[..512]);
+            d.unmap(16, 32).await.unwrap();
+            d.flush().await.unwrap();
+            assert_eq!(d.read(3, BytesMut::zeroed(512)).await.unwrap(), data[..512]);
+            OpenOptions::new().write(true).open(&path).unwrap().set_len(size + (4 << 20)).unwrap();
+            device.resized();
+            files.rescan(module, "f0").unwrap();
+            assert_eq!(events.recv().await, Some(BdevEvent::Resized));
+            d.write(size / 512, data.clone(), false).await.unwrap();
+            assert_eq!(d.read(size / 512, BytesMut::zeroed(data.len())).await.unwrap(), data);
+            drop(d);
+            files.delete(module, "f0").unwrap().await;
+            let small = FileParams { block_size: Some(256), ..params(module, &device.0) };
+            assert_eq!(files.create(small).err().unwrap().errno(), libc::EINVAL);
+            let readonly = FileParams { readonly: true, ..params(module, &device.0) };
+            files.create(readonly).unwrap();
+            let (d, _e) = registry.open("f0", true).unwrap();
+            assert_eq!(d.write(3, data, false).await, Err(IoError::WriteProtected));
+            assert_eq!(d.write_zeroes(3, 1, false).await, Err(IoError::WriteProtected));
+            drop(d);
+            files.delete(module, "f0").unwrap().await;
+        }
+    });
+}

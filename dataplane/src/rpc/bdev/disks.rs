@@ -73,7 +73,7 @@ fn register_null(methods: &mut Methods) {
         let name = app.bdevs.canonical_name(&call.name)?;
         let handle = handles.borrow().get(&name).cloned();
         // SPDK: a bdev of another module.
-        handle.ok_or_else(|| RpcError::errno(Errno::ENODEV))?.resize(call.new_size)?;
+        handle.ok_or_else(|| RpcError::errno(Errno::EINVAL))?.resize(call.new_size)?;
         Ok(true)
     });
 }

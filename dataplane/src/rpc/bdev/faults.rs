@@ -59,12 +59,13 @@ fn register_delay(methods: &mut Methods, delays: &Rc<DelayBdevs>) {
 fn register_error(methods: &mut Methods, errors: &Rc<ErrorBdevs>) {
     let e = Rc::clone(errors);
     methods.method::<BdevErrorCreate>(State::Runtime, async move |_, call| {
-        Ok(e.create(&call.base_name, call.uuid)?)
+        e.create(&call.base_name, call.uuid)?;
+        Ok(true)
     });
     let e = Rc::clone(errors);
     methods.method::<BdevErrorInjectError>(State::Runtime, async move |_, call| {
         let (sct, sc) = (call.nvme_sct.unwrap_or(0), call.nvme_sc.unwrap_or(0));
-        if call.error_type == ErrorType::NvmeFailure && sct == 0 && sc == 0 {
+        if (call.error_type == ErrorType::NvmeFailure) == (sct == 0 && sc == 0) {
             let message = "nvme_sct or nvme_sc should be specified for NVMe error injection";
             return Err(RpcError::new(Errno::EINVAL.code(), message));
         }

@@ -70,10 +70,7 @@ pub(super) fn bdev(info: BdevInfo) -> Bdev {
 
 /// Counters as `bdev_get_iostat` spells them.
 pub(super) fn counters(stat: &IoStat) -> IoCounters {
-    let mut io_error = std::collections::BTreeMap::new();
-    if stat.errors > 0 {
-        io_error.insert("failed".to_owned(), stat.errors);
-    }
+    let io_error = stat.errors().map(|(kind, n)| (kind.to_owned(), n)).collect();
     IoCounters {
         bytes_read: stat.read.bytes,
         num_read_ops: stat.read.ops,
