@@ -141,7 +141,7 @@ pub(super) struct Loaded {
     pub(super) pages: u32,
 }
 
-/// Reads what [`format`] made and records changed since. Writes nothing.
+/// Reads what [`format()`] made and records changed since. Writes nothing.
 ///
 /// # Errors
 /// I/O errors, and [`LvolError::Format`] for damage.
