@@ -32,6 +32,8 @@ pub struct Config {
     pub wait_for_rpc: bool,
     /// A configuration to load at start.
     pub saved: Option<Saved>,
+    /// How long to look for events before sleeping, while they come in quick succession; zero for never.
+    pub spin: Duration,
 }
 
 /// Where the process is between its start and its end.
@@ -176,6 +178,9 @@ pub async fn run(config: Config, log: LogLevels) -> anyhow::Result<()> {
     let server = Server::bind(&config.rpc_socket).await?;
     let socket = server.socket();
     watch_signals(&app)?;
+    if !config.spin.is_zero() {
+        tokio::task::spawn_local(crate::spin::run(config.spin));
+    }
     tracing::info!(socket = %config.rpc_socket.display(), wait_for_rpc = config.wait_for_rpc, "ready");
     let serving = tokio::task::spawn_local(server.serve(Rc::clone(&app), Rc::clone(&methods)));
     tokio::select! {

@@ -3,6 +3,7 @@
 //! Everything runs on one thread (tokio `current_thread` in a `LocalSet`); state is shared by `Rc` and never locked, and no
 //! `RefCell` borrow is held across an await. See `docs/adr/0020-dataplane-runtime.md`.
 
+pub mod allocator;
 pub mod app;
 pub mod bdev;
 pub mod initiator;
@@ -11,3 +12,5 @@ pub mod nvmf;
 pub mod open_files;
 pub mod raid;
 pub mod rpc;
+mod socket;
+pub mod spin;

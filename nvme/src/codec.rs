@@ -1,12 +1,10 @@
 //! Byte stream <-> PDUs (TCP 3.6.1): framing, digests, data alignment, limits.
 
-use std::collections::VecDeque;
-use std::io::IoSlice;
-
-use bytes::{Buf, BufMut, Bytes, BytesMut};
+use bytes::BytesMut;
 
 use crate::digest::{DIGEST_LEN, Digests, digest};
 use crate::field::{u8_at, u32_at};
+pub use crate::outbox::Outbox;
 use crate::pdu::{COMMON_HEADER_LEN, Fes, Kind, Pdu, TERM_DATA_MAX, Termination, flag};
 
 #[cfg(test)]
@@ -219,112 +217,6 @@ fn take_pdu(buf: &mut BytesMut, f: Frame) -> Pdu {
     let data = all.split_to(f.data_len.min(all.len())).freeze();
     let digest_ok = !f.data_digest || digest(&data)[..] == all[..];
     Pdu::from_parts(f.kind, &header, data, digest_ok)
-}
-
-/// Payloads up to this many bytes are copied next to their header: one longer `iovec` is cheaper than two.
-const INLINE_PAYLOAD: usize = 512;
-
-/// What is to be sent: headers gathered in one buffer, large payloads as they are.
-#[derive(Debug, Default)]
-pub struct Outbox {
-    chunks: VecDeque<Bytes>,
-    tail: BytesMut,
-    queued: usize,
-    digests: Digests,
-    alignment: usize,
-}
-
-impl Outbox {
-    /// Empty, no digests, no padding.
-    #[must_use]
-    pub fn new() -> Self {
-        Self { alignment: 4, ..Self::default() }
-    }
-
-    /// From the next PDU on, use these digests and the peer's data alignment (dwords, zero based).
-    pub fn establish(&mut self, digests: Digests, alignment: u8) {
-        self.digests = digests;
-        self.alignment = (usize::from(alignment) + 1) * 4;
-    }
-
-    /// Queues a PDU. Its `digest_ok` is ignored: digests are computed.
-    pub fn push(&mut self, pdu: &Pdu) {
-        let (kind, payload) = (pdu.kind(), pdu.payload());
-        let hlen = kind.header_len();
-        let digests = if kind.has_digests() { self.digests } else { Digests::default() };
-        let head = hlen + usize::from(digests.header) * DIGEST_LEN;
-        let pdo = match kind {
-            _ if payload.is_empty() && kind == Kind::CapsuleCmd => 0,
-            Kind::CapsuleCmd | Kind::H2cData | Kind::C2hData => head.next_multiple_of(self.alignment.max(4)),
-            _ => 0,
-        };
-        let data_at = head.max(pdo);
-        let ddgst = digests.data && pdo > 0;
-        let plen = data_at + payload.len() + usize::from(ddgst) * DIGEST_LEN;
-        let start = self.tail.len();
-        self.tail.put_bytes(0, data_at);
-        let h = &mut self.tail[start..start + hlen];
-        h[0] = kind as u8;
-        h[1] = pdu.data_flags() | (u8::from(digests.header) * flag::HDGST) | (u8::from(ddgst) * flag::DDGST);
-        h[2] = hlen as u8;
-        h[3] = pdo as u8;
-        h[4..8].copy_from_slice(&(plen as u32).to_le_bytes());
-        pdu.put_header(h);
-        if digests.header {
-            let d = digest(&self.tail[start..start + hlen]);
-            self.tail[start + hlen..head + start].copy_from_slice(&d);
-        }
-        let trailer = ddgst.then(|| digest(&payload));
-        self.push_payload(payload);
-        if let Some(d) = trailer {
-            self.tail.put_slice(&d);
-        }
-        self.queued += plen;
-    }
-
-    fn push_payload(&mut self, payload: Bytes) {
-        if payload.len() <= INLINE_PAYLOAD {
-            self.tail.put_slice(&payload);
-        } else {
-            self.chunks.push_back(self.tail.split().freeze());
-            self.chunks.push_back(payload);
-        }
-    }
-
-    /// Whether there is nothing to send.
-    #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.queued == 0
-    }
-}
-
-/// Drains the bytes to send, vectored.
-impl Buf for Outbox {
-    fn remaining(&self) -> usize {
-        self.queued
-    }
-
-    fn chunk(&self) -> &[u8] {
-        self.chunks.front().map_or(&self.tail[..], |c| &c[..])
-    }
-
-    fn chunks_vectored<'a>(&'a self, dst: &mut [IoSlice<'a>]) -> usize {
-        let all = self.chunks.iter().map(|c| &c[..]).chain([&self.tail[..]]).filter(|c| !c.is_empty());
-        dst.iter_mut().zip(all).map(|(d, c)| *d = IoSlice::new(c)).count()
-    }
-
-    fn advance(&mut self, mut n: usize) {
-        self.queued = self.queued.saturating_sub(n);
-        while let Some(front) = self.chunks.front_mut() {
-            if n < front.len() {
-                front.advance(n);
-                return;
-            }
-            n -= front.len();
-            self.chunks.pop_front();
-        }
-        self.tail.advance(n.min(self.tail.len()));
-    }
 }
 
 /// Checks the parameters of an IC PDU that are the same in both directions: version and alignment.

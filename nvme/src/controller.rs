@@ -110,10 +110,12 @@ impl ControllerQueue {
     /// Queue of a connection that was just accepted.
     #[must_use]
     pub fn new(config: ControllerConfig) -> Self {
+        let mut outbox = Outbox::new();
+        outbox.keep_spent();
         Self {
             config,
             decoder: Decoder::new(Role::Controller, config.limits),
-            outbox: Outbox::new(),
+            outbox,
             slots: Vec::new(),
             free: Vec::new(),
             depth: usize::from(config.limits.queue_depth),
@@ -137,7 +139,13 @@ impl ControllerQueue {
         self.decoder.missing()
     }
 
-    /// What is to be sent.
+    /// Bytes of data that were asked for and have not come, a hint for reserving.
+    #[must_use]
+    pub fn expected(&self) -> usize {
+        self.requested
+    }
+
+    /// What is to be sent. Payloads that were sent wait in [`Outbox::take_spent`].
     pub fn outbox(&mut self) -> &mut Outbox {
         &mut self.outbox
     }
@@ -182,7 +190,7 @@ impl ControllerQueue {
 
     fn fail(&mut self, e: QueueError) -> QueueError {
         if let QueueError::Terminated(t) = &e {
-            self.outbox.push(&Pdu::C2hTermReq(t.request()));
+            self.outbox.push(Pdu::C2hTermReq(t.request()));
         }
         self.failed = Some(e.clone());
         e
@@ -201,7 +209,7 @@ impl ControllerQueue {
     fn initialise(&mut self, req: IcReq) -> Result<(), Termination> {
         check_ic(req.pfv, req.hpda)?;
         let digests = self.config.digests.and(req.digests);
-        self.outbox.push(&Pdu::IcResp(IcResp {
+        self.outbox.push(Pdu::IcResp(IcResp {
             pfv: 0,
             cpda: self.config.limits.alignment,
             digests,
@@ -313,7 +321,7 @@ impl ControllerQueue {
             *requested = true;
             self.requested += length as usize;
             let r2t = R2t { cccid: sqe.cid, ttag: tag, offset: 0, length };
-            self.outbox.push(&Pdu::R2t(r2t));
+            self.outbox.push(Pdu::R2t(r2t));
             self.starved.pop_front();
         }
     }
@@ -378,11 +386,11 @@ impl ControllerQueue {
             data.truncate(buffer_len as usize);
             success = self.config.c2h_success && result == 0;
             let pdu = C2hData { cccid: cid, offset: 0, data, last: true, success, digest_ok: true };
-            self.outbox.push(&Pdu::C2hData(pdu));
+            self.outbox.push(Pdu::C2hData(pdu));
         }
         if !success {
             let sqhd = if self.no_sq_flow_control { 0xffff } else { self.sq_head };
-            self.outbox.push(&Pdu::CapsuleResp(Cqe { result, sqhd, sqid: 0, cid, status, phase: false }));
+            self.outbox.push(Pdu::CapsuleResp(Cqe { result, sqhd, sqid: 0, cid, status, phase: false }));
         }
     }
 

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 fn send(q: &mut ControllerQueue, pdu: &Pdu) {
     let mut out = Outbox::new();
-    out.push(pdu);
+    out.push(pdu.clone());
     let n = out.remaining();
     q.buffer().extend_from_slice(&out.copy_to_bytes(n));
 }

@@ -84,6 +84,8 @@ pub struct HostQueue<T> {
     depth: usize,
     in_capsule: u32,
     max_h2c_data: u32,
+    /// Length of the buffers of commands outstanding.
+    expected: usize,
     ready: bool,
     failed: Option<QueueError>,
 }
@@ -93,7 +95,7 @@ impl<T> HostQueue<T> {
     #[must_use]
     pub fn new(config: HostConfig) -> Self {
         let mut outbox = Outbox::new();
-        outbox.push(&Pdu::IcReq(IcReq {
+        outbox.push(Pdu::IcReq(IcReq {
             pfv: 0,
             hpda: config.limits.alignment,
             digests: config.digests,
@@ -108,6 +110,7 @@ impl<T> HostQueue<T> {
             depth: usize::from(config.limits.queue_depth),
             in_capsule: ADMIN_IN_CAPSULE,
             max_h2c_data: MIN_H2C_DATA,
+            expected: 0,
             ready: false,
             failed: None,
         }
@@ -127,6 +130,12 @@ impl<T> HostQueue<T> {
     #[must_use]
     pub fn missing(&self) -> usize {
         self.decoder.missing()
+    }
+
+    /// Bytes of data that were asked for and have, as far as is known, not come, a hint for reserving.
+    #[must_use]
+    pub fn expected(&self) -> usize {
+        self.expected
     }
 
     /// What is to be sent.
@@ -171,8 +180,9 @@ impl<T> HostQueue<T> {
         let sgl = if in_capsule { Sgl::InCapsule { offset: 0, length } } else { Sgl::Transport { length } };
         sqe.dptr = sgl.encode();
         let payload = if in_capsule { data.clone() } else { Bytes::new() };
-        self.outbox.push(&Pdu::CapsuleCmd(CapsuleCmd { sqe, data: payload, digest_ok: true }));
+        self.outbox.push(Pdu::CapsuleCmd(CapsuleCmd { sqe, data: payload, digest_ok: true }));
         let data = if in_capsule { Bytes::new() } else { data };
+        self.expected += buffer.len();
         let active = Active { direction, data, buffer, received: 0, digest_ok: true, token };
         self.slots[usize::from(cid)] = Some(active);
         Ok(cid)
@@ -203,7 +213,7 @@ impl<T> HostQueue<T> {
 
     fn fail(&mut self, e: QueueError) -> QueueError {
         if let QueueError::Terminated(t) = &e {
-            self.outbox.push(&Pdu::H2cTermReq(t.request()));
+            self.outbox.push(Pdu::H2cTermReq(t.request()));
         }
         self.failed = Some(e.clone());
         e
@@ -212,6 +222,7 @@ impl<T> HostQueue<T> {
     /// Takes all commands that have not completed, when the connection is lost.
     pub fn drain(&mut self) -> Vec<(T, BytesMut)> {
         self.free.clear();
+        self.expected = 0;
         let slots = std::mem::take(&mut self.slots);
         slots.into_iter().flatten().map(|a| (a.token, a.buffer)).collect()
     }
@@ -258,7 +269,7 @@ impl<T> HostQueue<T> {
         let data = active.data.slice(from..end);
         for at in (0..len).step_by(max) {
             let to = len.min(at + max);
-            self.outbox.push(&Pdu::H2cData(H2cData {
+            self.outbox.push(Pdu::H2cData(H2cData {
                 cccid: r2t.cccid,
                 ttag: r2t.ttag,
                 offset: (from + at) as u32,
@@ -301,6 +312,7 @@ impl<T> HostQueue<T> {
             cqe.status = Status::TRANSIENT_TRANSPORT_ERROR;
         }
         let Active { buffer, received, token, .. } = active;
+        self.expected -= buffer.len();
         Ok(Event::Completed(Completion { cqe, buffer, received, token }))
     }
 }

@@ -20,6 +20,7 @@ mod field;
 pub mod host;
 pub mod identify;
 pub mod log;
+mod outbox;
 pub mod pdu;
 pub mod reservation;
 pub mod status;

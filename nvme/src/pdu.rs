@@ -292,12 +292,23 @@ impl Pdu {
 
     /// The payload, empty if the PDU has none.
     #[must_use]
-    pub fn payload(&self) -> Bytes {
+    pub fn payload(&self) -> &[u8] {
         match self {
-            Self::CapsuleCmd(p) => p.data.clone(),
-            Self::H2cData(p) => p.data.clone(),
-            Self::C2hData(p) => p.data.clone(),
-            Self::H2cTermReq(p) | Self::C2hTermReq(p) => p.header.clone(),
+            Self::CapsuleCmd(p) => &p.data,
+            Self::H2cData(p) => &p.data,
+            Self::C2hData(p) => &p.data,
+            Self::H2cTermReq(p) | Self::C2hTermReq(p) => &p.header,
+            Self::IcReq(_) | Self::IcResp(_) | Self::CapsuleResp(_) | Self::R2t(_) => &[],
+        }
+    }
+
+    /// The payload, without another reference to it.
+    pub(crate) fn into_payload(self) -> Bytes {
+        match self {
+            Self::CapsuleCmd(p) => p.data,
+            Self::H2cData(p) => p.data,
+            Self::C2hData(p) => p.data,
+            Self::H2cTermReq(p) | Self::C2hTermReq(p) => p.header,
             Self::IcReq(_) | Self::IcResp(_) | Self::CapsuleResp(_) | Self::R2t(_) => Bytes::new(),
         }
     }

@@ -77,6 +77,11 @@ impl Group {
         self.paths.borrow().clone()
     }
 
+    /// What a command may carry on every connected path, bytes; `None` without one.
+    pub(super) fn smallest_transfer(&self) -> Option<usize> {
+        self.paths.borrow().iter().filter_map(|p| p.session()).map(|s| s.max_transfer).min()
+    }
+
     /// The namespaces that paths show, by id.
     pub fn namespaces(&self) -> Vec<Rc<Namespace>> {
         self.namespaces.borrow().values().cloned().collect()

@@ -259,8 +259,7 @@ impl Namespace {
 
     /// Bytes a command may carry: whole blocks, what every connected path takes.
     fn max_transfer(&self) -> usize {
-        let paths = self.group.upgrade().map(|g| g.paths()).unwrap_or_default();
-        let smallest = paths.iter().filter_map(|p| p.session()).map(|s| s.max_transfer).min();
+        let smallest = self.group.upgrade().and_then(|g| g.smallest_transfer());
         let block = self.block_size() as usize;
         (smallest.unwrap_or(128 << 10) / block * block).max(block)
     }

@@ -5,7 +5,6 @@ use std::collections::VecDeque;
 use std::future::poll_fn;
 use std::io;
 use std::net::SocketAddr;
-use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
@@ -13,14 +12,13 @@ use std::time::Duration;
 use bytes::{Buf, Bytes, BytesMut};
 use tokio::net::TcpStream;
 use tokio::sync::{Notify, oneshot};
-use tokio_util::io::{poll_read_buf, poll_write_buf};
 use vda_nvme::cmd::{Cqe, Sqe};
 use vda_nvme::controller::QueueError;
 use vda_nvme::host::{Command, Event, HostConfig, HostQueue};
 
 use super::ConnectError;
+use crate::socket::{poll_receive, poll_send};
 
-const READ_CHUNK: usize = 64 << 10;
 /// Rounds before other tasks get their turn.
 const ROUNDS: usize = 8;
 
@@ -198,7 +196,7 @@ impl Inner {
         if let End::Protocol(e) = end {
             tracing::warn!(address = %self.address, error = %e, "connection terminated");
             // Last words: why. Whether they arrive does not matter.
-            let _ = poll_fn(|cx| Poll::Ready(self.send(cx, &mut stream))).await;
+            let _ = poll_fn(|cx| Poll::Ready(self.send(cx, &stream))).await;
             *self.protocol_error.borrow_mut() = Some(e);
         }
         drop(stream);
@@ -237,12 +235,8 @@ impl Inner {
 
     fn receive(&self, cx: &mut Context<'_>, stream: &mut TcpStream) -> Result<bool, End> {
         let mut host = self.host.borrow_mut();
-        let want = host.missing().max(READ_CHUNK / 4);
-        let buffer = host.buffer();
-        if buffer.capacity() - buffer.len() < want {
-            buffer.reserve(want.max(READ_CHUNK));
-        }
-        match poll_read_buf(Pin::new(stream), cx, buffer) {
+        let hints = (host.missing(), host.expected());
+        match poll_receive(stream, cx, host.buffer(), hints) {
             Poll::Pending => Ok(false),
             Poll::Ready(Ok(0)) => Err(End::Eof),
             Poll::Ready(Ok(_)) => Ok(true),
@@ -285,18 +279,13 @@ impl Inner {
         progress
     }
 
-    fn send(&self, cx: &mut Context<'_>, stream: &mut TcpStream) -> Result<bool, End> {
+    fn send(&self, cx: &mut Context<'_>, stream: &TcpStream) -> Result<bool, End> {
         let mut host = self.host.borrow_mut();
         let outbox = host.outbox();
-        let mut progress = false;
-        while outbox.has_remaining() {
-            match poll_write_buf(Pin::new(&mut *stream), cx, outbox) {
-                Poll::Pending => break,
-                Poll::Ready(Ok(0)) => return Err(io::Error::from(io::ErrorKind::WriteZero).into()),
-                Poll::Ready(Ok(_)) => progress = true,
-                Poll::Ready(Err(e)) => return Err(e.into()),
-            }
+        let before = outbox.remaining();
+        match poll_send(stream, cx, outbox) {
+            Poll::Ready(Err(e)) => Err(e.into()),
+            Poll::Pending | Poll::Ready(Ok(())) => Ok(outbox.remaining() < before),
         }
-        Ok(progress)
     }
 }

@@ -5,7 +5,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::rc::Rc;
-use std::task::{Context, Poll, Waker, ready};
+use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
 use bytes::Buf;
@@ -13,7 +13,6 @@ use futures::future::{Abortable, LocalBoxFuture};
 use futures::stream::{FuturesUnordered, StreamExt};
 use tokio::net::TcpStream;
 use tokio::time::Sleep;
-use tokio_util::io::{poll_read_buf, poll_write_buf};
 use vda_nvme::controller::{ControllerQueue, QueueError, Request};
 use vda_nvme::fabrics::{Connect, fctype};
 use vda_nvme::status::Status;
@@ -21,13 +20,13 @@ use vda_nvme::status::Status;
 use super::controller::{Controller, Link};
 use super::io::{self as nvm, Begun, Done};
 use super::{Target, add, admin, connect};
+use crate::socket::{poll_receive, poll_send};
 
 mod abort;
 
-/// Bytes asked of the socket at a time.
-const READ_CHUNK: usize = 64 << 10;
-/// No more is read while this much waits to be sent: a peer that does not receive gets no more work done.
-const SEND_HIGH_WATER: usize = 1 << 20;
+/// No more is read from the peer, and nothing more is begun, while this much waits to be sent: a peer that does not receive gets no more
+/// work done, and what is sent is still in the processor's cache.
+const SEND_HIGH_WATER: usize = 512 << 10;
 /// Rounds before other tasks get their turn.
 const ROUNDS: usize = 8;
 /// Time a peer has for Connect (SPDK's `association_timeout`).
@@ -87,7 +86,7 @@ impl Connection {
         self.log_end(&end);
         self.link.close();
         if matches!(end, End::Protocol(_)) {
-            let flush = poll_fn(|cx| self.poll_flush(cx, &mut stream));
+            let flush = poll_fn(|cx| poll_send(&stream, cx, self.queue.outbox()));
             let _ = tokio::time::timeout(LAST_WORDS, flush).await;
         }
         drop(stream);
@@ -173,12 +172,8 @@ impl Connection {
         if self.queue.outbox().remaining() >= SEND_HIGH_WATER {
             return Ok(false);
         }
-        let want = self.queue.missing().max(READ_CHUNK / 4);
-        let buffer = self.queue.buffer();
-        if buffer.capacity() - buffer.len() < want {
-            buffer.reserve(want.max(READ_CHUNK));
-        }
-        match poll_read_buf(Pin::new(stream), cx, buffer) {
+        let hints = (self.queue.missing(), self.queue.expected());
+        match poll_receive(stream, cx, self.queue.buffer(), hints) {
             Poll::Pending => Ok(false),
             Poll::Ready(Ok(0)) => Err(End::Eof),
             Poll::Ready(Ok(_)) => Ok(true),
@@ -186,28 +181,16 @@ impl Connection {
         }
     }
 
-    fn send(&mut self, cx: &mut Context<'_>, stream: &mut TcpStream) -> Result<bool, End> {
-        let outbox = self.queue.outbox();
-        let mut progress = false;
-        while !outbox.is_empty() {
-            match poll_write_buf(Pin::new(&mut *stream), cx, outbox) {
-                Poll::Pending => break,
-                Poll::Ready(Ok(0)) => return Err(io::Error::from(io::ErrorKind::WriteZero).into()),
-                Poll::Ready(Ok(_)) => progress = true,
-                Poll::Ready(Err(e)) => return Err(e.into()),
-            }
+    fn send(&mut self, cx: &mut Context<'_>, stream: &TcpStream) -> Result<bool, End> {
+        let before = self.queue.outbox().remaining();
+        let sent = poll_send(stream, cx, self.queue.outbox());
+        while let Some(payload) = self.queue.outbox().take_spent() {
+            self.target.read_buffers.give(payload);
         }
-        Ok(progress)
-    }
-
-    fn poll_flush(&mut self, cx: &mut Context<'_>, stream: &mut TcpStream) -> Poll<io::Result<()>> {
-        let outbox = self.queue.outbox();
-        while !outbox.is_empty() {
-            if ready!(poll_write_buf(Pin::new(&mut *stream), cx, outbox))? == 0 {
-                break;
-            }
+        match sent {
+            Poll::Ready(Err(e)) => Err(e.into()),
+            Poll::Pending | Poll::Ready(Ok(())) => Ok(self.queue.outbox().remaining() < before),
         }
-        Poll::Ready(Ok(()))
     }
 
     fn execute(&mut self) -> Result<bool, End> {
@@ -243,7 +226,7 @@ impl Connection {
 
     fn begin(&mut self, controller: &Controller, r: Request) {
         let tag = r.tag;
-        match nvm::begin(controller, r) {
+        match nvm::begin(controller, &self.target.read_buffers, r) {
             Err(status) => self.finish(Done { tag, status, data: None }),
             Ok(Begun { mut io, wait: None }) => {
                 // Most I/O to memory ends at once, without the cost of a place among the running.

@@ -2,7 +2,7 @@
 
 use std::rc::Rc;
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use futures::future::LocalBoxFuture;
 use vda_nvme::cmd::{DsmRange, io};
 use vda_nvme::controller::Request;
@@ -11,6 +11,7 @@ use vda_nvme::status::Status;
 
 use super::controller::Controller;
 use super::namespace::Busy;
+use super::read_buffers::ReadBuffers;
 use super::reservation;
 use crate::bdev::{Descriptor, IoError, IoType, Waiting};
 
@@ -42,7 +43,7 @@ pub(super) struct Begun {
 ///
 /// # Errors
 /// The status of a command that is refused.
-pub(super) fn begin(c: &Controller, r: Request) -> Result<Begun, Status> {
+pub(super) fn begin(c: &Controller, buffers: &ReadBuffers, r: Request) -> Result<Begun, Status> {
     if !c.state.borrow().properties.is_ready() {
         return Err(Status::SEQUENCE_ERROR.dnr());
     }
@@ -62,15 +63,20 @@ pub(super) fn begin(c: &Controller, r: Request) -> Result<Begun, Status> {
     }
     let (bdev, busy) = ns.begin().ok_or(Status::INVALID_NAMESPACE.dnr())?;
     bdev.take_wait();
-    let io = submit(&bdev, busy, r)?;
+    let io = submit(&bdev, busy, buffers, r)?;
     Ok(Begun { io, wait: bdev.take_wait() })
 }
 
-fn submit(bdev: &Rc<Descriptor>, busy: Busy, r: Request) -> Result<LocalBoxFuture<'static, Done>, Status> {
+fn submit(
+    bdev: &Rc<Descriptor>,
+    busy: Busy,
+    buffers: &ReadBuffers,
+    r: Request,
+) -> Result<LocalBoxFuture<'static, Done>, Status> {
     let tag = r.tag;
     Ok(match r.sqe.opcode {
         io::READ => {
-            let buffer = BytesMut::zeroed(check_length(bdev, &r, r.buffer_len as usize)?);
+            let buffer = buffers.take(check_length(bdev, &r, r.buffer_len as usize)?);
             let read = bdev.read(r.sqe.slba(), buffer);
             finish(tag, busy, async move { read.await.map(|b| Some(b.freeze())).map_err(status) })
         }

@@ -15,6 +15,7 @@ mod listener;
 mod logpage;
 mod namespace;
 mod nqn;
+mod read_buffers;
 mod reservation;
 mod subsystem;
 mod transport;
@@ -96,6 +97,7 @@ pub struct Target {
     referrals: RefCell<Vec<view::Referral>>,
     discovery_generation: Cell<u64>,
     counters: Counters,
+    read_buffers: read_buffers::ReadBuffers,
 }
 
 impl Target {
@@ -112,6 +114,7 @@ impl Target {
             referrals: RefCell::default(),
             discovery_generation: Cell::new(0),
             counters: Counters::default(),
+            read_buffers: read_buffers::ReadBuffers::default(),
         })
     }
 

@@ -171,6 +171,7 @@ impl Shared {
             let mut slots = self.slots.borrow_mut();
             let Some(slot) = slots.slots[index].as_mut() else { continue };
             slot.result = Some(result);
+            crate::spin::active();
             let waker = slot.waker.take();
             let dead = slot.abandoned.then(|| slots.remove(index));
             drop(slots);

@@ -21,6 +21,7 @@ const MISMATCH: u8 = 3;
 const REFUSED: u8 = 4;
 
 fn main() -> ExitCode {
+    vda_dataplane::allocator::tune();
     let args = Args::parse();
     let filter = EnvFilter::try_from_env("VDA_LOG")
         .unwrap_or_else(|_| EnvFilter::new(if args.verbose { "info" } else { "error" }));

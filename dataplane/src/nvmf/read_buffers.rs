@@ -1,0 +1,66 @@
+//! Buffers that data for hosts is read into, used again when it was sent.
+//!
+//! Memory from the allocator would be zeroed for every read and, in the sizes of large I/O, often be fetched from and given back to the
+//! kernel, which costs more than the read itself. What comes out of here holds what was read before, maybe by another host: a bdev
+//! fills the whole of a buffer or fails ([`crate::bdev::Bdev::read`]), and the data of a read that failed is never sent.
+
+use std::cell::{Cell, RefCell};
+
+use bytes::{Bytes, BytesMut};
+
+/// Smallest and largest buffer that is kept, bytes; sizes are powers of two.
+const SMALLEST: usize = 4 << 10;
+const LARGEST: usize = 1 << 20;
+const CLASSES: usize = (LARGEST.ilog2() - SMALLEST.ilog2()) as usize + 1;
+/// All that are kept together, bytes.
+const KEPT: usize = 8 << 20;
+
+/// The buffers of one target.
+#[derive(Default)]
+pub(super) struct ReadBuffers {
+    /// By size; each has its whole capacity as length.
+    classes: [RefCell<Vec<BytesMut>>; CLASSES],
+    bytes: Cell<usize>,
+}
+
+/// Index of the size that holds `len` bytes.
+fn class(len: usize) -> usize {
+    (len.next_power_of_two().max(SMALLEST).ilog2() - SMALLEST.ilog2()) as usize
+}
+
+impl ReadBuffers {
+    /// A buffer of `len` bytes, of any contents.
+    pub(super) fn take(&self, len: usize) -> BytesMut {
+        let kept = self.classes.get(class(len)).and_then(|c| c.borrow_mut().pop());
+        let mut buffer = match kept {
+            Some(buffer) => {
+                self.bytes.set(self.bytes.get() - buffer.len());
+                buffer
+            }
+            None => BytesMut::zeroed(len.next_power_of_two().max(SMALLEST)),
+        };
+        buffer.truncate(len);
+        if cfg!(debug_assertions) {
+            // A bdev that does not fill all of it shows in every test.
+            buffer.fill(0xa5);
+        }
+        buffer
+    }
+
+    /// Takes memory back, if nobody else holds it and there is not enough of it yet.
+    pub(super) fn give(&self, spent: Bytes) {
+        let Ok(mut buffer) = spent.try_into_mut() else { return };
+        let size = buffer.capacity();
+        let fits = size.is_power_of_two() && (SMALLEST..=LARGEST).contains(&size);
+        if !fits || self.bytes.get() + size > KEPT {
+            return;
+        }
+        buffer.resize(size, 0);
+        self.bytes.set(self.bytes.get() + size);
+        self.classes[class(size)].borrow_mut().push(buffer);
+    }
+}
+
+#[cfg(test)]
+#[path = "read_buffers_tests.rs"]
+mod tests;
