@@ -40,7 +40,7 @@ impl Wire {
         let config = ControllerConfig { limits: LIMITS, r2t_budget: BUDGET, ..ControllerConfig::default() };
         let mut queue = ControllerQueue::new(config);
         let mut outbox = Outbox::new();
-        outbox.push(&Pdu::IcReq(IcReq { pfv: 0, hpda: 0, digests, maxr2t: 15 }));
+        outbox.push(Pdu::IcReq(IcReq { pfv: 0, hpda: 0, digests, maxr2t: 15 }));
         queue.buffer().extend_from_slice(&outbox.copy_to_bytes(outbox.remaining()));
         assert!(matches!(queue.poll(), Ok(None)), "initialised");
         let n = queue.outbox().remaining();
@@ -136,7 +136,7 @@ pub(crate) fn seeds() -> Vec<Vec<u8>> {
     for (bits, stream) in (0..4_u8).flat_map(|bits| streams.iter().map(move |s| (bits, s))) {
         let mut outbox = Outbox::new();
         outbox.establish(Digests::from_bits(bits), 0);
-        stream.iter().for_each(|p| outbox.push(p));
+        stream.iter().for_each(|p| outbox.push(p.clone()));
         let mut seed = vec![bits, 1, 0];
         seed.extend_from_slice(&outbox.copy_to_bytes(outbox.remaining()));
         all.push(seed);

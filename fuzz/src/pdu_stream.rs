@@ -145,7 +145,7 @@ pub(crate) fn seeds() -> Vec<Vec<u8>> {
     let response = [Pdu::IcResp(IcResp { pfv: 0, cpda: 0, digests, maxh2cdata: 4096 })];
     let seed = |setting: Setting, pdus: &[Pdu]| {
         let mut outbox = setting.outbox();
-        pdus.iter().for_each(|p| outbox.push(p));
+        pdus.iter().for_each(|p| outbox.push(p.clone()));
         let mut out = vec![setting.byte(), 3];
         out.extend_from_slice(&outbox.copy_to_bytes(outbox.remaining()));
         out

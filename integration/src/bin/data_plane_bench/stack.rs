@@ -97,9 +97,11 @@ async fn array(t: &Target) -> anyhow::Result<String> {
 /// Exports `bdev` as the only namespace of a new subsystem, to any host.
 pub(crate) async fn export(t: &Target, nqn: &str, bdev: &str) -> anyhow::Result<()> {
     t.call("nvmf_create_subsystem", json!({"nqn": nqn, "allow_any_host": true})).await?;
-    // Of its own, not the bdev's: attached to the same process, both would be there under one.
-    let uuid = uuid::Uuid::new_v4().to_string();
-    let namespace = json!({"nqn": nqn, "namespace": {"bdev_name": bdev, "uuid": uuid}});
+    // Identifiers of its own, not the bdev's: attached to the same process, both would be there under one.
+    let id = uuid::Uuid::new_v4();
+    let nguid = id.simple().to_string().to_uppercase();
+    let namespace =
+        json!({"nqn": nqn, "namespace": {"bdev_name": bdev, "uuid": id.to_string(), "nguid": nguid}});
     t.call("nvmf_subsystem_add_ns", namespace).await?;
     let listener = json!({"nqn": nqn, "listen_address": address(t)});
     t.call("nvmf_subsystem_add_listener", listener).await.map(drop)
