@@ -102,7 +102,7 @@ fn sent_again(setting: Setting, pdus: Vec<Pdu>) {
     // A digest that was wrong is computed anew; reserved bits are not kept.
     let pdus: Vec<Pdu> = pdus.into_iter().map(with_good_digest).collect();
     let mut outbox = setting.outbox();
-    pdus.iter().for_each(|pdu| outbox.push(pdu));
+    pdus.iter().for_each(|pdu| outbox.push(pdu.clone()));
     let bytes = outbox.copy_to_bytes(outbox.remaining());
     assert_eq!(decode(setting, std::iter::once(&bytes[..])), (pdus, None), "sent again, it is another");
 }

@@ -89,7 +89,7 @@ impl Wire {
 
     async fn send(&mut self, pdu: &Pdu) {
         let mut outbox = Outbox::new();
-        outbox.push(pdu);
+        outbox.push(pdu.clone());
         // The target may have closed the connection for what came before.
         let _ = self.stream.write_all(&outbox.copy_to_bytes(outbox.remaining())).await;
     }
