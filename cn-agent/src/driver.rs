@@ -2,7 +2,6 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
 
 use tokio::time::Instant;
 use vda_model::ids::DaId;
@@ -15,6 +14,7 @@ use vda_reconcile::{
 use vda_spdk::{ListenAddress, NvmfCreateTransport};
 
 use crate::mirror::MirrorState;
+use crate::proof::Proofs;
 use crate::resources::{Action, Array, Id, Key, State};
 use crate::stack::{self, Initialised};
 use crate::want::Want;
@@ -23,17 +23,6 @@ use crate::{observe, perform, report};
 /// An agent of a controller node.
 pub type CnAgentHandle<T> = Agent<ControllerNode<T>, T>;
 
-/// A rebuild shows within this time after a member was added, if it is not over by then.
-const REBUILD_SHOWS: Duration = Duration::from_secs(2);
-
-/// A member that was added to a mirror set in this life.
-#[derive(Debug, Clone, Copy)]
-struct Added {
-    at: Instant,
-    /// Its rebuild was seen under way.
-    seen: bool,
-}
-
 /// Drives the data plane of a controller node.
 pub struct ControllerNode<T> {
     target: T,
@@ -41,8 +30,8 @@ pub struct ControllerNode<T> {
     /// Where the operator says that exports listen; checked against what the CN was registered with.
     listener: ListenAddress,
     ledger: Arc<Ledger>,
-    /// By bdev. A rebuild may not show in its first moments, when the member looks like one that is in sync.
-    added: Mutex<BTreeMap<String, Added>>,
+    /// What is certain of the members of mirror sets.
+    proofs: Mutex<Proofs>,
     /// Mirror sets as last glanced at: the loss of a member has to be reported soon.
     glanced: Mutex<BTreeMap<Id, MirrorState>>,
     /// Why nothing can be exported.
@@ -92,7 +81,7 @@ impl<T: Target> ControllerNode<T> {
             transport,
             listener,
             ledger,
-            added: Mutex::default(),
+            proofs: Mutex::default(),
             glanced: Mutex::default(),
             conflict: Mutex::default(),
         }
@@ -114,24 +103,10 @@ impl<T: Target> ControllerNode<T> {
 
     /// Marks members of which it is not yet certain that they were rebuilt.
     fn doubt(&self, actual: &mut Actual<Array>) {
-        let mut added = lock(&self.added);
-        if added.is_empty() {
-            return;
-        }
+        let mut proofs = lock(&self.proofs);
         for seen in actual.seen.values_mut() {
             let Observed::Known(State::Mirror(mirror)) = &mut seen.state else { continue };
-            let target = mirror.rebuild.as_ref().map(|(target, _)| target.as_str());
-            for bdev in mirror.slots.iter().flatten() {
-                let Some(entry) = added.get_mut(bdev) else { continue };
-                entry.seen |= target == Some(bdev.as_str());
-                let over =
-                    target != Some(bdev.as_str()) && (entry.seen || entry.at.elapsed() > REBUILD_SHOWS);
-                if over {
-                    added.remove(bdev);
-                } else {
-                    mirror.unproven.insert(bdev.clone());
-                }
-            }
+            proofs.judge(mirror, Instant::now());
         }
     }
 }
@@ -139,13 +114,11 @@ impl<T: Target> ControllerNode<T> {
 impl<T: Target> Perform<Array> for ControllerNode<T> {
     async fn perform(&self, _id: &Id, action: &Action) -> Result<(), Fault> {
         if let Action::AddBase { bdev, .. } = action {
-            lock(&self.added).insert(bdev.clone(), Added { at: Instant::now(), seen: false });
+            lock(&self.proofs).adding(bdev);
         }
         let done = perform::perform(&self.target, action).await;
-        if let (Action::AddBase { bdev, .. }, Err(fault)) = (action, &done)
-            && fault.kind == vda_reconcile::FaultKind::Refused
-        {
-            lock(&self.added).remove(bdev);
+        if let (Action::CreateRaid(call), Ok(())) = (action, &done) {
+            lock(&self.proofs).created(call.base_bdevs.iter().cloned());
         }
         done
     }
@@ -230,8 +203,7 @@ impl<T: Target> Driver for ControllerNode<T> {
     }
 
     async fn prepare(&self) -> Result<(), Fault> {
-        // What was added to a data plane that is gone is not being rebuilt any more.
-        lock(&self.added).clear();
+        lock(&self.proofs).forget();
         prepare(&self.target, &self.transport).await
     }
 }

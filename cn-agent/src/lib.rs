@@ -9,6 +9,7 @@ mod driver;
 mod mirror;
 mod observe;
 mod perform;
+mod proof;
 mod report;
 mod resources;
 mod service;

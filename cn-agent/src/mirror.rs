@@ -39,7 +39,7 @@ pub struct MirrorSpec {
 }
 
 /// What a mirror set is.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct MirrorState {
     /// It is a bdev.
     pub online: bool,
@@ -47,8 +47,10 @@ pub struct MirrorState {
     pub slots: Vec<Option<String>>,
     /// Bdev being rebuilt onto, and percent done.
     pub rebuild: Option<(String, u32)>,
-    /// Added, but not seen to be rebuilt yet.
+    /// Joined, but not certain to be rebuilt.
     pub unproven: BTreeSet<String>,
+    /// Joined, and certainly rebuilt.
+    pub rebuilt: BTreeSet<String>,
 }
 
 impl From<&RaidInfo> for MirrorState {
@@ -59,7 +61,7 @@ impl From<&RaidInfo> for MirrorState {
             online: raid.state == RaidState::Online,
             slots: configured.collect(),
             rebuild: raid.process.as_ref().map(|p| (p.target.clone(), p.progress.percent)),
-            unproven: BTreeSet::new(),
+            ..Self::default()
         }
     }
 }

@@ -228,13 +228,13 @@ impl View<'_, '_> {
 
     fn member_status(&mut self, set: &SetWant, member: &MemberWant) -> MemberStatus {
         let bdev = member_bdev(self.da, member.vd);
-        let (in_sync, rebuild_percent) = match self.mirror(set) {
-            Some(mirror) => (mirror.in_sync(&bdev), mirror.percent(&bdev)),
-            None => (false, 0),
+        let (in_sync, rebuilt, rebuild_percent) = match self.mirror(set) {
+            Some(mirror) => (mirror.in_sync(&bdev), mirror.rebuilt.contains(&bdev), mirror.percent(&bdev)),
+            None => (false, false, 0),
         };
         let condition = self.of(&Id::Member(self.da, member.vd));
         let status = self.book.stamp(&format!("member {}", member.vd), condition);
-        MemberStatus { vd_id: member.vd.to_string(), status: Some(status), in_sync, rebuild_percent }
+        MemberStatus { vd_id: member.vd.to_string(), status: Some(status), in_sync, rebuilt, rebuild_percent }
     }
 
     fn exp(&mut self, exp: &ExpWant) -> ExpStatus {

@@ -263,11 +263,7 @@ fn play(scene: &mut Scene, op: &Op) {
         }
         Op::Return(n) => scene.world.give_back(scene.member(*n)),
         Op::Write => scene.world.write(),
-        Op::Rebuild => {
-            scene.world.finish_rebuilds();
-            // Known limit (ADR 0005, row 13): a member that is rebuilt and not recorded before its source is lost is never recorded.
-            scene.agent(usize::MAX);
-        }
+        Op::Rebuild => scene.world.finish_rebuilds(),
         Op::Unexport(n) => scene.world.unexport(scene.member(*n)),
     }
     scene.monitor();

@@ -38,6 +38,7 @@ struct Raid {
     level: RaidLevel,
     slots: Vec<Option<String>>,
     rebuild: Option<String>,
+    rebuilt: BTreeSet<String>,
 }
 
 pub(crate) struct World {
@@ -186,7 +187,8 @@ impl World {
             let content = self.vds[&source].content;
             let target = self.vd_of(&target).unwrap();
             self.vds.get_mut(&target).unwrap().content = content;
-            self.raids.get_mut(&name).unwrap().rebuild = None;
+            let raid = self.raids.get_mut(&name).unwrap();
+            raid.rebuilt.extend(raid.rebuild.take());
         }
     }
 
@@ -317,7 +319,10 @@ impl World {
             }
         }
         let slots = call.base_bdevs.iter().cloned().map(Some).collect();
-        self.raids.insert(call.name.clone(), Raid { level: call.raid_level, slots, rebuild: None });
+        self.raids.insert(
+            call.name.clone(),
+            Raid { level: call.raid_level, slots, rebuild: None, rebuilt: BTreeSet::new() },
+        );
         Ok(())
     }
 
@@ -343,6 +348,7 @@ impl World {
             return no("bdev_raid_add_base_bdev", "busy");
         }
         raid.slots[slot] = Some(bdev.to_owned());
+        raid.rebuilt.remove(bdev);
         raid.rebuild = Some(bdev.to_owned());
         Ok(())
     }
@@ -351,15 +357,19 @@ impl World {
         if self.vd_of(bdev).is_some() {
             self.violation(format!("member {bdev} is taken out"));
         }
-        let slot =
-            self.raids.values_mut().flat_map(|raid| &mut raid.slots).find(|s| s.as_deref() == Some(bdev));
-        match slot {
-            Some(slot) => {
-                *slot = None;
-                Ok(())
-            }
-            None => no("bdev_raid_remove_base_bdev", "absent"),
+        let holds = |raid: &Raid| raid.slots.iter().any(|s| s.as_deref() == Some(bdev));
+        let Some((name, raid)) = self.raids.iter_mut().find(|(_, raid)| holds(raid)) else {
+            return no("bdev_raid_remove_base_bdev", "absent");
+        };
+        for slot in raid.slots.iter_mut().filter(|s| s.as_deref() == Some(bdev)) {
+            *slot = None;
         }
+        // As in SPDK: the removal of the last one deletes the raid.
+        if raid.slots.iter().all(Option::is_none) {
+            let name = name.clone();
+            self.collapse(&name);
+        }
+        Ok(())
     }
 
     fn lvstore_call(&mut self, action: &LvstoreAction) -> Done {
@@ -492,6 +502,7 @@ impl World {
                         slots: raid.slots.clone(),
                         rebuild: raid.rebuild.clone().map(|target| (target, 50)),
                         unproven: BTreeSet::new(),
+                        rebuilt: raid.rebuilt.clone(),
                     })
                 });
                 (found(state), self.raids.get(&name).map(bases).unwrap_or_default())

@@ -112,6 +112,7 @@ fn of_legs(observed_revision: u64, needs_election: bool, in_sync: &[&str]) -> En
         vd_id: id.into(),
         status: Some(status(Condition::Ready)),
         in_sync: in_sync.contains(&id),
+        rebuilt: false,
         rebuild_percent: 0,
     };
     let members = vec![member("a"), member("b")];

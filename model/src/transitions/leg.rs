@@ -17,7 +17,7 @@ use crate::{
 /// The state of a leg after its controller reported `observed`; `None`: as it was.
 ///
 /// - Reported initialised for the first time: the members that are in sync now.
-/// - A set that is assembled (some member of `in_sync` is a full member now): members that no longer are leave, rebuilt ones join.
+/// - A set that is assembled (some full member is of `in_sync`, or was rebuilt): members that no longer are full leave, rebuilt ones join.
 /// - `needs_election`: in each set with several candidates, the first reachable one stays; the others are rebuilt from it. If a set has no
 ///   reachable candidate nothing is elected anywhere: the leg cannot be assembled, and candidates are not given up for nothing.
 pub fn observe(
@@ -64,8 +64,10 @@ fn keep(
     let full = |m: &&v1::Member| reports.get(m.vd_id.as_str()).is_some_and(|r| r.in_sync);
     let was = |m: &&v1::Member| known.contains(m.vd_id.as_str());
     let first_assembly = !set.members.iter().any(|m| was(&m));
-    // Without a common member the report is not about an assembly of this data: nothing is learnt about it.
-    let trusted = first_assembly || set.members.iter().any(|m| was(&m) && full(&m));
+    // Who was rebuilt has what the raid1 held, which was assembled from a member in sync: it may have outlived that one.
+    let rebuilt = |m: &&v1::Member| reports.get(m.vd_id.as_str()).is_some_and(|r| r.in_sync && r.rebuilt);
+    // Without such a member the report is not about an assembly of this data: nothing is learnt about it.
+    let trusted = first_assembly || set.members.iter().any(|m| was(&m) && full(&m) || rebuilt(&m));
     let chosen = |m: &&v1::Member| if trusted { full(m) } else { was(m) };
     set.members.iter().filter(chosen).map(|m| m.vd_id.clone()).collect()
 }

@@ -398,6 +398,7 @@ fn observation(
                     vd_id: m.vd_id.clone(),
                     status: Some(crate::view::plain(condition)),
                     in_sync,
+                    rebuilt: false,
                     rebuild_percent: 0,
                 }
             })
@@ -687,6 +688,20 @@ mod legs {
         let survivor = state(&spec, &[&vds[1]]);
         let stale_only = observation(&spec, |vd| (vd == vds[0], vd == vds[0]), false);
         assert_eq!(leg::observe(Some(&survivor), "d", &spec, &stale_only), None);
+    }
+
+    #[test]
+    fn a_rebuilt_member_that_outlived_its_source_is_believed() {
+        let spec = spec(1, 3);
+        let vds = vds(&spec);
+        let source = state(&spec, &[&vds[1]]);
+        let mut report = observation(&spec, |vd| (vd != vds[1], vd != vds[1]), false);
+        assert_eq!(leg::observe(Some(&source), "d", &spec, &report), None);
+        report.members[0].rebuilt = true;
+        let new = leg::observe(Some(&source), "d", &spec, &report).unwrap();
+        assert_eq!(new.in_sync, [vds[0].clone(), vds[2].clone()], "and those that are full beside it");
+        report.members[0].in_sync = false;
+        assert_eq!(leg::observe(Some(&source), "d", &spec, &report), None, "not when it is a member no more");
     }
 
     #[test]

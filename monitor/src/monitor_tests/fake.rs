@@ -265,6 +265,7 @@ impl FakeAgent {
             vd_id: vd.clone(),
             status: Some(ready()),
             in_sync: in_sync.contains(vd),
+            rebuilt: false,
             rebuild_percent: 0,
         };
         let members = members.iter().map(member).collect();
