@@ -4,6 +4,7 @@
 mod api;
 mod binaries;
 mod cluster;
+mod data_plane;
 mod host;
 pub mod linux_host;
 mod process;
@@ -14,15 +15,17 @@ mod rpc;
 mod state;
 mod target;
 mod targets;
+pub mod usage;
 mod vdacli;
 
 pub use api::{da_request, exp_request};
 pub use binaries::of_workspace as program;
 pub use cluster::{Builder, Cluster};
+pub use data_plane::Make;
 pub use host::Host;
 pub use ready::eventually;
 pub use roles::Role;
 pub use state::{Leftovers, Tombstones, leftovers};
-pub use target::{Make, Target};
+pub use target::Target;
 pub use targets::Targets;
 pub use vdacli::Run;

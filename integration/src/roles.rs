@@ -1,14 +1,10 @@
 //! The processes of a cluster and their command lines.
 
-use std::{
-    ffi::OsString,
-    fmt,
-    path::{Path, PathBuf},
-};
+use std::{ffi::OsString, fmt, path::PathBuf};
 
 use serde_json::json;
 
-use crate::{binaries, cluster::Layout, process::Spec};
+use crate::{binaries, cluster::Layout, data_plane, process::Spec};
 
 /// One process. Numbers count from 0.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -109,39 +105,10 @@ fn portal(layout: &Layout, n: usize) -> Vec<OsString> {
 
 /// The target of a node: it waits for its agent.
 fn target(layout: &Layout, socket: PathBuf, nth: usize) -> anyhow::Result<(PathBuf, Vec<OsString>)> {
-    let (program, mut args) = data_plane(&socket, nth, &format!("vda-{}-{nth}", layout.etcd.number()))?;
+    let (program, mut args) =
+        data_plane::nth_command(nth, &socket, &format!("vda-{}-{nth}", layout.etcd.number()))?;
     args.push("--wait-for-rpc".into());
     Ok((program, args))
-}
-
-/// The embedded data plane, or real SPDK on a core of its own as far as there are cores. `prefix`: of SPDK's shared files.
-pub(crate) fn data_plane(
-    socket: &Path,
-    nth: usize,
-    prefix: &str,
-) -> anyhow::Result<(PathBuf, Vec<OsString>)> {
-    let socket = socket.display().to_string();
-    let Some(spdk_tgt) = binaries::spdk_tgt() else {
-        return Ok((binaries::of_workspace("vda_dataplane")?, words(["-r", &socket])));
-    };
-    let cores = std::thread::available_parallelism().map_or(1, usize::from);
-    let mask = format!("0x{:x}", 1_u64 << (nth % cores.min(64)));
-    let prefix = format!("--file-prefix={prefix}");
-    let args = words([
-        "--no-huge",
-        "-s",
-        "2048",
-        "--no-pci",
-        "--iova-mode=va",
-        "-r",
-        &socket,
-        "-m",
-        &mask,
-        "--disable-cpumask-locks",
-        "--env-context",
-        &prefix,
-    ]);
-    Ok((spdk_tgt, args))
 }
 
 fn agent(layout: &Layout, role: Role, address: &str, port: u16) -> Vec<OsString> {

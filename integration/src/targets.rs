@@ -1,26 +1,21 @@
-//! Data planes that are configured by nobody but the test.
+//! Several data planes, configured by nobody but the test.
 
 use std::{
     collections::BTreeMap,
     path::{Path, PathBuf},
     sync::Arc,
-    time::Duration,
 };
 
 use anyhow::{Context as _, bail};
 use serde_json::Value;
 use tempfile::TempDir;
-use tokio::net::UnixStream;
 
 use crate::{
-    eventually,
+    data_plane,
     process::{Process, Spec, tail},
     reaper::Reaper,
-    roles, rpc,
+    rpc,
 };
-
-/// How long a target may take until it answers.
-const START: Duration = Duration::from_secs(30);
 
 /// Targets without agents, by name, and the directory of all that belongs to the test. All processes end when it is dropped; unless it was ended
 /// with [`Targets::end`] the ends of all logs are shown, and everything is kept.
@@ -46,28 +41,14 @@ impl Targets {
         self.dir.path()
     }
 
-    /// Starts a data plane and waits until it answers.
+    /// Starts a data plane and waits until it listens.
     pub async fn start(&mut self, name: &str) -> anyhow::Result<()> {
         let nth = self.processes.len();
         let prefix = format!("vda-{}-{name}", std::process::id());
-        let (program, args) = roles::data_plane(&self.socket(name), nth, &prefix)?;
+        let socket = self.socket(name);
+        let (program, args) = data_plane::nth_command(nth, &socket, &prefix)?;
         let spec = Spec { name: name.to_owned(), program, args, log: self.log(name) };
-        let mut process = Process::spawn(&spec, &self.reaper)?;
-        let answer = eventually(&format!("{name} answers"), START, || {
-            let ended = process.ended();
-            let socket = self.socket(name);
-            async move {
-                if let Some(status) = ended {
-                    return Ok(Err(status));
-                }
-                UnixStream::connect(socket).await?;
-                Ok(Ok(()))
-            }
-        })
-        .await?;
-        if let Err(status) = answer {
-            bail!("{name} ended at once with {status}:\n{}", tail(&self.log(name), 30));
-        }
+        let process = data_plane::start(&spec, &self.reaper, &socket).await?;
         self.processes.insert(name.to_owned(), process);
         Ok(())
     }

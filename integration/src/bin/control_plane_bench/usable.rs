@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use anyhow::Context as _;
 use futures::{StreamExt as _, TryStreamExt as _, stream};
 use tokio::time::Instant;
-use vda_integration::{Cluster, da_request};
+use vda_integration::{Cluster, da_request, usage};
 use vda_proto::v1::resource_ref::Kind;
 
 use crate::{
@@ -35,7 +35,8 @@ pub(crate) async fn measure(effort: &Effort) -> anyhow::Result<(Vec<Usable>, BTr
         }
         rows.push(Usable { existing: *existing, p50_ms: ms(&latencies, 50.0), p99_ms: ms(&latencies, 99.0) });
     }
-    let memory = cluster.pids().into_iter().map(|(role, pid)| anyhow::Ok((role.to_string(), rss_mib(pid)?)));
+    let memory =
+        cluster.pids().into_iter().map(|(role, pid)| anyhow::Ok((role.to_string(), usage::rss_mib(pid)?)));
     let memory = memory.collect::<anyhow::Result<_>>()?;
     cluster.kill_all().await?;
     Ok((rows, memory))
@@ -55,15 +56,4 @@ async fn delete(cluster: &Cluster, name: &str) -> anyhow::Result<()> {
     let request = vda_proto::v1::DeleteDaRequest { da_name: name.to_owned(), ..Default::default() };
     let reply = cluster.portal(0)?.delete_da(request).await?.into_inner();
     cluster.gone(Kind::Da, name, reply.id).await
-}
-
-/// Resident memory, in MiB, as the kernel tells it.
-fn rss_mib(pid: u32) -> anyhow::Result<f64> {
-    let status = std::fs::read_to_string(format!("/proc/{pid}/status"))?;
-    let kib = status
-        .lines()
-        .find_map(|line| line.strip_prefix("VmRSS:"))
-        .and_then(|value| value.trim().strip_suffix("kB"))
-        .context("no VmRSS")?;
-    Ok(kib.trim().parse::<f64>()? / 1024.0)
 }

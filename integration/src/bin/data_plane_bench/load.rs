@@ -5,13 +5,12 @@ use std::{collections::BTreeMap, process::Stdio, time::Instant};
 use anyhow::{Context as _, ensure};
 use serde::Deserialize;
 use tokio::process::Command;
-use vda_integration::{Make, Target, program};
+use vda_integration::{Make, Target, program, usage};
 
 use crate::{
     Effort,
     report::{Row, median},
     stack::{self, NQN, Stack},
-    usage,
 };
 
 /// Core of the target, and of the host.

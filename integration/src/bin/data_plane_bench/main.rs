@@ -5,7 +5,6 @@ mod load;
 mod report;
 mod scale;
 mod stack;
-mod usage;
 
 use std::{io::Write as _, path::PathBuf, time::Duration};
 

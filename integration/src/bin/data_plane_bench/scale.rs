@@ -4,9 +4,9 @@ use std::{fmt, process::Output, time::Duration};
 
 use anyhow::{Context as _, ensure};
 use serde::Serialize;
-use vda_integration::{Make, Target, eventually};
+use vda_integration::{Make, Target, eventually, usage};
 
-use crate::{Effort, load, stack, usage};
+use crate::{Effort, load, stack};
 
 /// Of each subsystem, how many are connected when the cost of idle connections is measured.
 const IDLE_SUBSYSTEMS: usize = 25;

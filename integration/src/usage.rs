@@ -5,7 +5,10 @@ use std::{fs, time::Duration};
 use anyhow::Context as _;
 
 /// Processor time used so far, by all its threads.
-pub(crate) fn cpu(pid: u32) -> anyhow::Result<Duration> {
+///
+/// # Errors
+/// If there is no such process.
+pub fn cpu(pid: u32) -> anyhow::Result<Duration> {
     // "pid (name) S ppid ...": utime and stime are fields 14 and 15, in ticks of USER_HZ, which is 100.
     const TICK: Duration = Duration::from_millis(10);
     let stat = fs::read_to_string(format!("/proc/{pid}/stat"))?;
@@ -16,7 +19,10 @@ pub(crate) fn cpu(pid: u32) -> anyhow::Result<Duration> {
 }
 
 /// Resident memory, MiB.
-pub(crate) fn rss_mib(pid: u32) -> anyhow::Result<f64> {
+///
+/// # Errors
+/// If there is no such process.
+pub fn rss_mib(pid: u32) -> anyhow::Result<f64> {
     let status = fs::read_to_string(format!("/proc/{pid}/status"))?;
     let kib = status
         .lines()
