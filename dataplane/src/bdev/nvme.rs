@@ -11,14 +11,16 @@ use futures::future::LocalBoxFuture;
 use serde_json::{Value, json};
 use uuid::Uuid;
 use vda_nvme::identify::{ONCS_COMPARE, ONCS_DSM};
-use vda_spdk::{MultipathMode, MultipathOpts, MultipathPolicy, MultipathSelector};
+use vda_spdk::MultipathMode;
 
 use super::{Bdev, BdevError, IoFuture, IoType, NewBdev, Registration, Registry};
-use crate::initiator::group::{GroupEvents, Policy};
+use crate::initiator::group::GroupEvents;
 use crate::initiator::{ConnectError, Group, HostOptions, Namespace, Path, Resilience};
 
+mod multipath;
 mod show;
 
+pub use multipath::Multipath;
 pub use show::{controller_state, trid};
 
 /// Module name.
@@ -41,51 +43,6 @@ pub struct NvmeOptions {
     pub multipath: Multipath,
     /// Time after which an admin command or an I/O is late, microseconds; shown, without effect.
     pub timeout_us: u64,
-}
-
-/// How I/O is spread over paths, in SPDK's words (`multipath_opts`).
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Multipath {
-    pub policy: MultipathPolicy,
-    /// With `active_active`.
-    pub selector: MultipathSelector,
-    /// With `round_robin`: I/Os to a path before the next one is taken.
-    pub min_io: u32,
-}
-
-impl Default for Multipath {
-    fn default() -> Self {
-        let (policy, selector) = (MultipathPolicy::ActivePassive, MultipathSelector::RoundRobin);
-        Self { policy, selector, min_io: 1 }
-    }
-}
-
-impl Multipath {
-    /// With what was given in place of what was.
-    #[must_use]
-    pub fn with(self, given: Option<&MultipathOpts>) -> Self {
-        let Some(given) = given else { return self };
-        Self {
-            policy: given.policy.unwrap_or(self.policy),
-            selector: given.selector.unwrap_or(self.selector),
-            min_io: given.min_io.unwrap_or(self.min_io),
-        }
-    }
-
-    /// What it means; `None` if it means nothing: turns of no I/O.
-    #[must_use]
-    pub fn meaning(self) -> Option<Policy> {
-        Some(match (self.policy, self.selector) {
-            (MultipathPolicy::ActivePassive, _) => Policy::ActivePassive,
-            (MultipathPolicy::ActiveActive, MultipathSelector::QueueDepth) => Policy::QueueDepth,
-            (MultipathPolicy::ActiveActive, MultipathSelector::RoundRobin) if self.min_io == 0 => {
-                return None;
-            }
-            (MultipathPolicy::ActiveActive, MultipathSelector::RoundRobin) => {
-                Policy::RoundRobin { min_io: self.min_io }
-            }
-        })
-    }
 }
 
 impl Default for NvmeOptions {

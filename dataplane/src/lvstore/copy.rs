@@ -108,6 +108,11 @@ impl Store {
     async fn map(self: &Rc<Self>, mapping: &Mapping, cluster: u32, order: Order) -> Result<(), IoError> {
         let (id, index) = mapping.key;
         let committed = self.commit(Record::Map { id, index, cluster }, order).await;
+        self.give_back_refused(cluster, committed)
+    }
+
+    /// Gives a taken cluster back if its record was refused: nothing on the disk names it. After any other error that is not known.
+    fn give_back_refused(&self, cluster: u32, committed: Result<(), IoError>) -> Result<(), IoError> {
         if matches!(committed, Err(IoError::InvalidRange | IoError::NoSpace)) {
             self.alloc.borrow_mut().untake(&[cluster]);
         }
@@ -140,9 +145,7 @@ impl Store {
         let record = Record::Map { id, index, cluster };
         let (written, committed) = futures::join!(write, self.commit(record, Order::Plain));
         drop(on);
-        if matches!(committed, Err(IoError::InvalidRange | IoError::NoSpace)) {
-            self.alloc.borrow_mut().untake(&[cluster]);
-        }
+        let committed = self.give_back_refused(cluster, committed);
         written?;
         committed
     }
@@ -176,7 +179,7 @@ impl Store {
     }
 
     async fn copy(self: &Rc<Self>, mapping: &Mapping, cluster: u32, change: Change) -> Result<(), IoError> {
-        // One at a time of these is for ever in some queue if it never ends; a closed semaphore there is not.
+        // The semaphore is never closed.
         let _permit = self.copies.acquire().await.map_err(|_| IoError::Aborted)?;
         let (id, index) = mapping.key;
         let source = self.state.borrow().place(id, index).ok_or(IoError::Removed)?;

@@ -50,6 +50,17 @@ impl Bench {
         self.module.create(LVS, name, mib, thin, LvolClear::Unmap).await.unwrap();
     }
 
+    /// v over s2 over s1: 1 and 2 in the first clusters of s1; in s2 no longer the 2, but 3 in the cluster after it.
+    async fn generations(&self, mib: u64) {
+        self.lvol("v", mib, true).await;
+        self.write("lvs/v", 0, 1).await;
+        self.write("lvs/v", PER_CLUSTER, 2).await;
+        self.module.snapshot("lvs/v", "s1").await.unwrap();
+        self.write("lvs/v", 2 * PER_CLUSTER, 3).await;
+        self.open("lvs/v").unmap(PER_CLUSTER, PER_CLUSTER).await.unwrap();
+        self.module.snapshot("lvs/v", "s2").await.unwrap();
+    }
+
     fn open(&self, name: &str) -> Descriptor {
         let write = self.registry.info(name).unwrap().supported.contains(&crate::bdev::IoType::Write);
         self.registry.open(name, write).unwrap().0
@@ -240,13 +251,7 @@ fn refusals_of_snapshots_and_clones() {
 fn a_clone_leaves_one_parent_or_all() {
     run(|| async {
         let b = Bench::new(64).await;
-        b.lvol("v", 5, true).await;
-        b.write("lvs/v", 0, 1).await;
-        b.write("lvs/v", PER_CLUSTER, 2).await;
-        b.module.snapshot("lvs/v", "s1").await.unwrap();
-        b.write("lvs/v", 2 * PER_CLUSTER, 3).await;
-        b.open("lvs/v").unmap(PER_CLUSTER, PER_CLUSTER).await.unwrap();
-        b.module.snapshot("lvs/v", "s2").await.unwrap();
+        b.generations(5).await;
         b.write("lvs/v", 3 * PER_CLUSTER, 4).await;
         let content = [1, 0, 3, 4, 0];
         assert_eq!(b.bytes("lvs/v").await, content);
@@ -400,13 +405,7 @@ fn an_lvol_waits_for_its_external_snapshot_after_a_restart() {
 fn a_shallow_copy_has_what_the_lvol_itself_has() {
     run(|| async {
         let b = Bench::new(64).await;
-        b.lvol("v", 4, true).await;
-        b.write("lvs/v", 0, 1).await;
-        b.write("lvs/v", PER_CLUSTER, 2).await;
-        b.module.snapshot("lvs/v", "s1").await.unwrap();
-        b.write("lvs/v", 2 * PER_CLUSTER, 3).await;
-        b.open("lvs/v").unmap(PER_CLUSTER, PER_CLUSTER).await.unwrap();
-        b.module.snapshot("lvs/v", "s2").await.unwrap();
+        b.generations(4).await;
         disk(&b.registry, "to", 5, 512, None);
         b.write_ext("to").await;
         disk(&b.registry, "small", 3, 512, None);

@@ -37,6 +37,15 @@ async fn two(f: &Fixture) -> (RawHost, RawHost) {
     (a, b)
 }
 
+/// Two hosts that are registered, of which the first holds the reservation: others only read.
+async fn holder_and_registrant(f: &Fixture) -> (RawHost, RawHost) {
+    let (mut a, mut b) = two(f).await;
+    register(&mut a.io, KEY_A, 0).await;
+    register(&mut b.io, KEY_B, 0).await;
+    assert_eq!(acquire(&mut a.io, 0, Type::WriteExclusive, KEY_A, 0).await, Status::SUCCESS);
+    (a, b)
+}
+
 async fn register(q: &mut RawQueue, key: u64, flags: u32) {
     let status = q.status(command(io::RESERVATION_REGISTER, flags), keys(0, key), 0).await;
     assert_eq!(status, Status::SUCCESS);
@@ -73,10 +82,7 @@ async fn report(q: &mut RawQueue) -> (u8, Vec<u64>) {
 fn the_commands_of_others_conflict_and_preemption_is_told() {
     run(async {
         let f = Fixture::new();
-        let (mut a, mut b) = two(&f).await;
-        register(&mut a.io, KEY_A, 0).await;
-        register(&mut b.io, KEY_B, 0).await;
-        assert_eq!(acquire(&mut a.io, 0, Type::WriteExclusive, KEY_A, 0).await, Status::SUCCESS);
+        let (mut a, mut b) = holder_and_registrant(&f).await;
         assert_eq!(report(&mut b.io).await, (1, vec![KEY_A, KEY_B]));
         assert_eq!(write(&mut a.io).await, Status::SUCCESS);
         assert!(write(&mut b.io).await.same(Status::RESERVATION_CONFLICT));
@@ -114,10 +120,7 @@ fn the_commands_of_others_conflict_and_preemption_is_told() {
 fn preempt_and_abort_ends_after_what_the_other_host_had_begun() {
     run(async {
         let f = Fixture::new();
-        let (mut a, mut b) = two(&f).await;
-        register(&mut a.io, KEY_A, 0).await;
-        register(&mut b.io, KEY_B, 0).await;
-        assert_eq!(acquire(&mut a.io, 0, Type::WriteExclusive, KEY_A, 0).await, Status::SUCCESS);
+        let (mut a, mut b) = holder_and_registrant(&f).await;
         f.limit(1);
         // 4 KiB take 4 ms each; a flush that is answered shows that they were taken.
         for i in 0..30 {

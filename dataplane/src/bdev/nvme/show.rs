@@ -46,8 +46,7 @@ fn ana_word(state: AnaState) -> &'static str {
 
 /// `driver_specific` of a bdev: one element per path that shows the namespace, the preferred one first.
 pub(super) fn driver_specific(group: &Group, ns: &Namespace) -> Value {
-    let shown: Vec<Value> = ns.paths().iter().filter_map(|p| path(group, p, ns)).collect();
-    let nvme = shown;
+    let nvme: Vec<Value> = ns.paths().iter().filter_map(|p| path(group, p, ns)).collect();
     match ns.policy() {
         Policy::ActivePassive => json!({ "nvme": nvme, "mp_policy": "active_passive" }),
         Policy::QueueDepth => {
