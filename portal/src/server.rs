@@ -38,7 +38,7 @@ impl Portal {
 /// # Errors
 /// If the listener fails, or the descriptors compiled in are broken.
 pub async fn serve(portal: Portal, listener: TcpListener, shutdown: Shutdown) -> anyhow::Result<()> {
-    let (reporter, health_service) = tonic_health::server::health_reporter();
+    let (reporter, health_service) = health::service().await;
     shutdown.spawn(health::watch(portal.store.clone(), reporter, shutdown.token()));
     let reflection = || {
         tonic_reflection::server::Builder::configure()
