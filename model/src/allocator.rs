@@ -1,16 +1,19 @@
 //! Where the virtual disks and the controller of a new array go.
 //!
 //! Hard rules first, each failure recorded for every candidate; then the least `Score` wins. The order of its fields is the policy.
-//! Two passes: by policy, and if that paints itself into a corner, by where most room is left, which finds a place for equal
-//! disks whenever locations allow one.
+//! A mirror never takes places that cost more than itself (`room`). Two passes: by policy, and if that paints itself into a corner, by
+//! where most room is left.
 
 mod refusal;
+mod room;
 
 use std::{cmp::Reverse, collections::BTreeMap};
 
 use vda_proto::v1;
 
 pub use refusal::{Refusal, RefusedCandidate, Rule};
+
+use room::{NextSet, Rooms};
 
 use crate::{
     defaults::{MAX_DNS_PER_DA, SPREAD},
@@ -58,6 +61,8 @@ struct Score {
     location_room: Reverse<u64>,
     /// A node that does not answer is the last resort: the array would wait for it.
     not_ready: bool,
+    /// Another mirror of this kind would lose its last place.
+    wastes: bool,
     /// Disks of this array on the same PD, on the same DN: an array spreads as far as it can.
     siblings_on_pd: u32,
     siblings_on_dn: u32,
@@ -85,6 +90,7 @@ struct Pd<'a> {
     failed: Vec<Rule>,
     not_ready: bool,
     vd_bytes: u64,
+    promise: v1::Qos,
     siblings: u32,
 }
 
@@ -94,8 +100,18 @@ impl Pd<'_> {
         self.capacity.total_bytes.saturating_sub(used)
     }
 
+    /// Promised I/O, with that of this array's disks.
+    fn qos_used(&self) -> v1::Qos {
+        qos::plus(&self.capacity.qos_used.unwrap_or_default(), &qos::times(&self.promise, self.siblings))
+    }
+
+    /// Disks of this array's kind that still fit.
     fn room(&self) -> u64 {
-        if self.failed.is_empty() { self.free() / self.vd_bytes.max(1) } else { 0 }
+        if !self.failed.is_empty() {
+            return 0;
+        }
+        let budget = self.capacity.qos_budget.unwrap_or_default();
+        qos::lasts(&budget, &self.qos_used(), &self.promise).min(self.free() / self.vd_bytes.max(1))
     }
 
     fn ppb(&self, bytes: u64) -> u64 {
@@ -118,6 +134,29 @@ pub fn place(
     let sets = place_sets(da, dns, seed, false)
         .or_else(|first| place_sets(da, dns, seed, true).map_err(|_| first))?;
     Ok(Placement { sets, cn })
+}
+
+/// What a placement costs beyond itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Cost {
+    /// The most mirror sets of this kind that fit before it.
+    pub sets_before: u64,
+    /// Those that no longer fit after it although it does not need their places; 0 unless more important rules leave no other choice,
+    /// or the places were chosen when the nodes were not as they are here.
+    pub wasted: u64,
+}
+
+/// What taking these places costs on these nodes.
+pub fn cost(da: &NewDa, dns: &[DnCandidate<'_>], placement: &Placement) -> Cost {
+    let mut pds = pds(da, dns);
+    let before = Rooms::of(&pds, da.replicas);
+    for slot in placement.sets.iter().flatten() {
+        if let Some(pd) = pds.iter_mut().find(|pd| pd.pd == slot.pd) {
+            pd.siblings += 1;
+        }
+    }
+    let (sets_before, sets_after) = (before.sets(), before.again(&pds, da.replicas).sets());
+    Cost { sets_before, wasted: sets_before.saturating_sub(sets_after + u64::from(da.stripes)) }
 }
 
 fn place_cntlr(cns: &[CnCandidate<'_>], seed: u64) -> Result<CnId, Box<Refusal>> {
@@ -162,9 +201,10 @@ fn place_sets(
     let mut sets = Vec::new();
     for stripe in 0..da.stripes {
         let mut set: Vec<usize> = Vec::new();
+        let next = Rooms::of(&pds, da.replicas).next_set();
         for replica in 0..da.replicas {
             let at = (u64::from(stripe) << 32) | (u64::from(replica) + 1);
-            let Some(chosen) = choose(da, &pds, &set, seed.wrapping_mul(at), by_room) else {
+            let Some(chosen) = choose(da, &pds, &set, &next, seed.wrapping_mul(at), by_room) else {
                 return Err(Box::new(refuse(da, &pds, &set, stripe, replica)));
             };
             pds[chosen].siblings += 1;
@@ -177,6 +217,7 @@ fn place_sets(
 
 fn pds<'a>(da: &NewDa, dns: &[DnCandidate<'a>]) -> Vec<Pd<'a>> {
     let vd_bytes = da.leg_size().vd_bytes;
+    let promise = qos::of_vd(&da.qos, da.stripes);
     let mut pds = Vec::new();
     for candidate in dns {
         let books = candidate.capacity;
@@ -199,6 +240,7 @@ fn pds<'a>(da: &NewDa, dns: &[DnCandidate<'a>]) -> Vec<Pd<'a>> {
                 failed: fixed_rules(books.offline, capacity, status.filter(|_| !not_ready)),
                 not_ready,
                 vd_bytes: round_up(vd_bytes, capacity.cluster_bytes),
+                promise,
                 siblings: 0,
             });
         }
@@ -245,7 +287,7 @@ impl Spread {
     }
 }
 
-fn failed_rules(da: &NewDa, pds: &[Pd<'_>], set: &[usize], index: usize, spread: &Spread) -> Vec<Rule> {
+fn failed_rules(pds: &[Pd<'_>], set: &[usize], index: usize, spread: &Spread) -> Vec<Rule> {
     let pd = &pds[index];
     let mut failed = pd.failed.clone();
     if let Some(taken) = set.iter().map(|i| &pds[*i]).find(|other| other.domain == pd.domain) {
@@ -261,30 +303,27 @@ fn failed_rules(da: &NewDa, pds: &[Pd<'_>], set: &[usize], index: usize, spread:
         if pd.free() < pd.vd_bytes {
             failed.push(Rule::NoSpace { free: pd.free(), needed: pd.vd_bytes });
         }
-        let promise = qos::of_vd(&da.qos, da.stripes);
-        let placed = qos::times(&promise, pd.siblings);
-        let used = qos::plus(&pd.capacity.qos_used.unwrap_or_default(), &placed);
         let budget = pd.capacity.qos_budget.unwrap_or_default();
-        failed.extend(qos::exceeded(&budget, &used, &promise).into_iter().map(Rule::NoQos));
+        failed.extend(qos::exceeded(&budget, &pd.qos_used(), &pd.promise).into_iter().map(Rule::NoQos));
     }
     failed
 }
 
-/// Disks that still fit into each failure domain.
-fn rooms<'a>(pds: &'a [Pd<'a>]) -> BTreeMap<&'a Domain<'a>, u64> {
-    let mut rooms: BTreeMap<&Domain<'_>, u64> = BTreeMap::new();
-    for pd in pds {
-        *rooms.entry(&pd.domain).or_default() += pd.room();
-    }
-    rooms
-}
-
-fn choose(da: &NewDa, pds: &[Pd<'_>], set: &[usize], seed: u64, by_room: bool) -> Option<usize> {
+fn choose<'a>(
+    da: &NewDa,
+    pds: &[Pd<'a>],
+    set: &[usize],
+    next: &NextSet<'a>,
+    seed: u64,
+    by_room: bool,
+) -> Option<usize> {
     let spread = Spread::of(pds);
-    let rooms = if by_room { rooms(pds) } else { BTreeMap::new() };
+    let rooms = by_room.then(|| Rooms::of(pds, da.replicas));
+    let more = (da.replicas as usize).saturating_sub(set.len() + 1);
     let score = |pd: &Pd<'_>| Score {
-        location_room: Reverse(rooms.get(&pd.domain).copied().unwrap_or(0)),
+        location_room: Reverse(rooms.as_ref().map_or(0, |rooms| rooms.in_domain(&pd.domain))),
         not_ready: pd.not_ready,
+        wastes: next.wastes(set.iter().map(|i| &pds[*i].domain), &pd.domain, more),
         siblings_on_pd: pd.siblings,
         siblings_on_dn: spread.on(pd.dn),
         used_ppb: pd.ppb(pd.capacity.total_bytes.saturating_sub(pd.free())),
@@ -293,7 +332,7 @@ fn choose(da: &NewDa, pds: &[Pd<'_>], set: &[usize], seed: u64, by_room: bool) -
     let mut fit: Vec<(Score, usize)> = pds
         .iter()
         .enumerate()
-        .filter(|(i, _)| failed_rules(da, pds, set, *i, &spread).is_empty())
+        .filter(|(i, _)| failed_rules(pds, set, *i, &spread).is_empty())
         .map(|(i, pd)| (score(pd), i))
         .collect();
     fit.sort_unstable();
@@ -301,7 +340,7 @@ fn choose(da: &NewDa, pds: &[Pd<'_>], set: &[usize], seed: u64, by_room: bool) -
     // As good as the best: less loaded than the best would be after taking the disk.
     let window = best.used_ppb.saturating_add(pds[index].ppb(pds[index].vd_bytes));
     let as_good = |s: &Score| {
-        let rank = |s: &Score| (s.location_room, s.not_ready, s.siblings_on_pd, s.siblings_on_dn);
+        let rank = |s: &Score| (s.location_room, s.not_ready, s.wastes, s.siblings_on_pd, s.siblings_on_dn);
         rank(s) == rank(&best) && (s.used_ppb == best.used_ppb || s.used_ppb < window)
     };
     let equals: Vec<usize> = fit.iter().filter(|(s, _)| as_good(s)).map(|(_, i)| *i).take(SPREAD).collect();
@@ -320,21 +359,28 @@ const fn pick(seed: u64, salt: u64, len: usize) -> usize {
 }
 
 fn refuse(da: &NewDa, pds: &[Pd<'_>], set: &[usize], stripe: u32, replica: u32) -> Refusal {
-    let size = da.leg_size();
     let spread = Spread::of(pds);
-    let candidates = pds.iter().enumerate().map(|(index, pd)| RefusedCandidate {
-        name: format!("PD {}/{}", pd.address, pd.capacity.pd_name),
-        failed: failed_rules(da, pds, set, index, &spread),
-    });
-    Refusal {
-        wanted: format!(
-            "{} x {} virtual disks of {}, each replica of a stripe on another disk node and location (stopped at stripe {stripe}, replica {replica})",
-            da.stripes,
-            da.replicas,
-            crate::sizes::format(size.vd_bytes),
-        ),
-        candidates: candidates.collect(),
+    let mut candidates: Vec<_> = pds
+        .iter()
+        .enumerate()
+        .map(|(index, pd)| RefusedCandidate {
+            name: format!("PD {}/{}", pd.address, pd.capacity.pd_name),
+            failed: failed_rules(pds, set, index, &spread),
+        })
+        .collect();
+    candidates.sort_by(|a, b| a.name.cmp(&b.name));
+    let size = crate::sizes::format(da.leg_size().vd_bytes);
+    let mut wanted = match da.stripes * da.replicas {
+        1 => format!("a virtual disk of {size}"),
+        _ => format!("{} x {} virtual disks of {size}", da.stripes, da.replicas),
+    };
+    if da.replicas > 1 {
+        wanted += ", each replica of a stripe on another disk node and location";
     }
+    if stripe + replica > 0 {
+        wanted += &format!(" (none is left for stripe {stripe}, replica {replica})");
+    }
+    Refusal { wanted, candidates }
 }
 
 #[cfg(test)]

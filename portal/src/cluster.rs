@@ -54,8 +54,8 @@ struct Newer {
 pub(crate) struct Cluster {
     pub(crate) cache: WatchCache,
     newer: Arc<Mutex<Newer>>,
-    /// Creates in flight.
-    pending: Arc<watch::Sender<u64>>,
+    /// Creates that are not in flight any more.
+    settled: Arc<watch::Sender<u64>>,
     refreshing: Arc<tokio::sync::Mutex<()>>,
 }
 
@@ -79,7 +79,7 @@ impl Cluster {
         Self {
             cache: WatchCache::start_keeping(store, vec![Scope::All], kept, cancelled),
             newer: Arc::default(),
-            pending: Arc::new(watch::Sender::new(0)),
+            settled: Arc::new(watch::Sender::new(0)),
             refreshing: Arc::default(),
         }
     }
@@ -88,7 +88,7 @@ impl Cluster {
         self.newer.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// All nodes that exist, with what creates in flight will take already taken. A record that cannot be decoded is left out.
+    /// All nodes that exist. A record that cannot be decoded is left out.
     fn known(&self, newer: &mut Newer) -> (BTreeMap<DnId, KnownDn>, BTreeMap<CnId, KnownCn>) {
         let (mut dns, mut cns) = (BTreeMap::new(), BTreeMap::new());
         self.cache.read(|snapshot| {
@@ -127,9 +127,8 @@ impl Cluster {
         for (cn, known) in &newer.cns {
             cns.insert(*cn, known.clone());
         }
-        let mut dns: BTreeMap<DnId, KnownDn> = dns.into_iter().map(|(dn, (known, _))| (dn, known)).collect();
-        let mut cns: BTreeMap<CnId, KnownCn> = cns.into_iter().map(|(cn, (known, _))| (cn, known)).collect();
-        newer.take_pending(&mut dns, &mut cns);
+        let dns = dns.into_iter().map(|(dn, (known, _))| (dn, known)).collect();
+        let cns = cns.into_iter().map(|(cn, (known, _))| (cn, known)).collect();
         (dns, cns)
     }
 
@@ -154,28 +153,34 @@ impl Cluster {
     /// next one sees what this one took.
     pub(crate) fn choosing<P, E>(
         &self,
-        choose: impl FnOnce(
-            &mut BTreeMap<DnId, KnownDn>,
-            &mut BTreeMap<CnId, KnownCn>,
-        ) -> Result<(P, Vec<(PdId, u64)>, CnId), E>,
-    ) -> Result<(P, Reservation), E> {
+        choose: impl Fn(&mut BTreeMap<DnId, KnownDn>, &mut BTreeMap<CnId, KnownCn>) -> Result<Chosen<P>, E>,
+    ) -> Result<(P, Reservation), NotChosen<E>> {
         let mut newer = self.newer();
         let (mut dns, mut cns) = self.known(&mut newer);
-        let (chosen, pds, cn) = choose(&mut dns, &mut cns)?;
-        for (pd, bytes) in &pds {
+        newer.take_pending(&mut dns, &mut cns);
+        let chosen = choose(&mut dns, &mut cns).map_err(|error| {
+            let (mut dns, mut cns) = self.known(&mut newer);
+            match choose(&mut dns, &mut cns) {
+                Ok(_) => NotChosen { error, in_flight: true },
+                Err(error) => NotChosen { error, in_flight: false },
+            }
+        })?;
+        for (pd, bytes) in &chosen.pds {
             *newer.pending_pds.entry(*pd).or_default() += bytes;
         }
-        *newer.pending_cns.entry(cn).or_default() += 1;
-        drop(newer);
-        self.pending.send_modify(|n| *n += 1);
-        Ok((chosen, Reservation { cluster: self.clone(), pds, cn }))
+        *newer.pending_cns.entry(chosen.cn).or_default() += 1;
+        Ok((chosen.plan, Reservation { cluster: self.clone(), pds: chosen.pds, cn: chosen.cn }))
     }
 
-    /// Waits until fewer creates are in flight than now; false: none is.
-    pub(crate) async fn pending_settles(&self) -> bool {
-        let mut pending = self.pending.subscribe();
-        let now = *pending.borrow();
-        now > 0 && pending.wait_for(|n| *n < now).await.is_ok()
+    /// How many creates of this portal are done, for [`Self::settles_after`].
+    pub(crate) fn settled(&self) -> u64 {
+        *self.settled.borrow()
+    }
+
+    /// Waits until more creates are done than `settled`. One must have been in flight when that was asked, or after.
+    pub(crate) async fn settles_after(&self, settled: u64) {
+        // The sender is in `self`: it cannot be gone.
+        self.settled.subscribe().wait_for(|now| *now > settled).await.ok();
     }
 
     /// Reads the nodes anew: what was placed on must not be refused because a watch lags.
@@ -247,6 +252,20 @@ async fn read_cn(store: &Store, cn: CnId) -> Read<CnId, KnownCn> {
     Ok(Some((cn, known, books.revision)))
 }
 
+/// What was chosen: a plan, the bytes it takes of each PD, and the CN of which it takes a controller.
+pub(crate) struct Chosen<P> {
+    pub(crate) plan: P,
+    pub(crate) pds: Vec<(PdId, u64)>,
+    pub(crate) cn: CnId,
+}
+
+/// Nothing was chosen, and why.
+pub(crate) struct NotChosen<E> {
+    pub(crate) error: E,
+    /// Only because of what other creates of this portal were promised, who may not take it.
+    pub(crate) in_flight: bool,
+}
+
 /// What a create in flight takes; given back when dropped.
 #[derive(Debug)]
 pub(crate) struct Reservation {
@@ -269,6 +288,6 @@ impl Drop for Reservation {
         }
         newer.pending_cns.retain(|_, count| *count > 0);
         drop(newer);
-        self.cluster.pending.send_modify(|n| *n = n.saturating_sub(1));
+        self.cluster.settled.send_modify(|n| *n += 1);
     }
 }

@@ -19,7 +19,7 @@ use vda_proto::v1;
 use vda_store::{Abort, StmError, Tx};
 
 use crate::{
-    cluster::{KnownCn, KnownDn, Reservation},
+    cluster::{Chosen, KnownCn, KnownDn, Reservation},
     mutate::{Call, OrRefuse, Refused, apply, failed},
     random,
     server::Portal,
@@ -31,6 +31,13 @@ use crate::{
 const MAX_CHOICES: u32 = 32;
 /// From this choice on the nodes are read anew before: what is known is not what is true.
 const REFRESH_FROM: u32 = 3;
+/// Up to this choice a create does not take places that cost other arrays theirs. It progresses even if all the others never let it.
+const GUARD_UNTIL: u32 = MAX_CHOICES / 2;
+/// Where so few mirror sets of its kind fit, a create reads the books of all nodes in its transaction, so that what it leaves is decided on
+/// what is true. With more room left, whoever comes next evens out what was chosen on old knowledge.
+const GUARDED_SETS: u64 = 256;
+/// Most DNs whose books are read for that: with what a create of [`vda_model::defaults::MAX_DNS_PER_DA`] writes they stay below etcd's limit.
+const GUARDED_DNS: usize = 64;
 
 /// A create with its chosen places.
 struct Plan {
@@ -38,8 +45,11 @@ struct Plan {
     placement: Placement,
     ids: da::Ids,
     now_ms: i64,
+    /// The chosen ones; with `may_waste`, all.
     dns: BTreeMap<DnId, KnownDn>,
     cn: KnownCn,
+    /// Mirror sets that the places may cost beyond their own; `None`: it does not matter.
+    may_waste: Option<u64>,
     /// What the last run of the transaction found or left in the books.
     seen: Mutex<Seen>,
 }
@@ -58,7 +68,7 @@ impl Portal {
             if choice >= REFRESH_FROM {
                 self.cluster.refresh(&self.store).await.map_err(|e| status::store(&e))?;
             }
-            let (plan, reservation) = self.choose(call, &new, &ids).await?;
+            let (plan, reservation) = self.choose(call, &new, &ids, choice < GUARD_UNTIL).await?;
             let plan = Arc::new(plan);
             let told = plan.clone();
             let created = self.try_mutate(call, move |tx| {
@@ -78,62 +88,32 @@ impl Portal {
         Err(status::refused(&Error::PlacementStale { dns: Vec::new(), cns: Vec::new() }))
     }
 
-    /// Chooses places. Refuses only what does not fit into the nodes as etcd has them, with no other create of this portal in flight.
-    async fn choose(&self, call: &Call, new: &NewDa, ids: &da::Ids) -> Result<(Plan, Reservation), Status> {
+    /// Chooses places. Refuses only what does not fit into the nodes as etcd has them, whatever becomes of the creates in flight.
+    async fn choose(
+        &self,
+        call: &Call,
+        new: &NewDa,
+        ids: &da::Ids,
+        guarded: bool,
+    ) -> Result<(Plan, Reservation), Status> {
         let mut refreshed = false;
         loop {
-            let refusal = match self.try_choose(call, new, ids) {
-                Ok(chosen) => return Ok(chosen),
-                Err(refusal) => refusal,
-            };
-            if self.cluster.pending_settles().await {
+            let settled = self.cluster.settled();
+            let refusal =
+                match self.cluster.choosing(|dns, cns| choose_among(call, new, ids, guarded, dns, cns)) {
+                    Ok(chosen) => return Ok(chosen),
+                    Err(refusal) => refusal,
+                };
+            if refusal.in_flight {
+                self.cluster.settles_after(settled).await;
                 continue;
             }
             if refreshed {
-                return Err(status::refused(&refusal));
+                return Err(status::refused(&refusal.error));
             }
             self.cluster.refresh(&self.store).await.map_err(|e| status::store(&e))?;
             refreshed = true;
         }
-    }
-
-    fn try_choose(&self, call: &Call, new: &NewDa, ids: &da::Ids) -> Result<(Plan, Reservation), Error> {
-        self.cluster.choosing(|dns, cns| {
-            let candidates: Vec<_> = dns
-                .iter()
-                .map(|(dn, known)| DnCandidate {
-                    dn: *dn,
-                    capacity: &known.capacity,
-                    status: known.status.as_ref(),
-                })
-                .collect();
-            let cn_candidates: Vec<_> = cns
-                .iter()
-                .map(|(cn, known)| CnCandidate {
-                    cn: *cn,
-                    capacity: &known.capacity,
-                    status: known.status.as_ref(),
-                })
-                .collect();
-            let placement =
-                allocator::place(new, &candidates, &cn_candidates, random::bits()).map_err(Error::NoPlace)?;
-            let cn = cns
-                .remove(&placement.cn)
-                .ok_or_else(|| Error::broken(&new.da_name, "placed on an unknown CN"))?;
-            let used: BTreeSet<DnId> = placement.sets.iter().flatten().map(|slot| slot.dn).collect();
-            dns.retain(|dn, _| used.contains(dn));
-            let taken = taken(new, &placement, dns);
-            let plan = Plan {
-                new: new.clone(),
-                ids: ids.clone(),
-                now_ms: call.now_ms,
-                dns: std::mem::take(dns),
-                cn,
-                seen: Mutex::default(),
-                placement: placement.clone(),
-            };
-            Ok((plan, taken, placement.cn))
-        })
     }
 
     fn learn(&self, plan: &Plan, committed: Option<u64>) {
@@ -145,6 +125,50 @@ impl Portal {
             self.cluster.learn(Vec::new(), Some((cn, known)), committed.unwrap_or(revision));
         }
     }
+}
+
+fn choose_among(
+    call: &Call,
+    new: &NewDa,
+    ids: &da::Ids,
+    guarded: bool,
+    dns: &mut BTreeMap<DnId, KnownDn>,
+    cns: &mut BTreeMap<CnId, KnownCn>,
+) -> Result<Chosen<Plan>, Error> {
+    let dn_candidates = dn_candidates(dns);
+    let cn_candidates: Vec<_> = cns
+        .iter()
+        .map(|(cn, known)| CnCandidate { cn: *cn, capacity: &known.capacity, status: known.status.as_ref() })
+        .collect();
+    let placement =
+        allocator::place(new, &dn_candidates, &cn_candidates, random::bits()).map_err(Error::NoPlace)?;
+    let may_waste = (guarded && new.replicas > 1 && dns.len() <= GUARDED_DNS)
+        .then(|| allocator::cost(new, &dn_candidates, &placement))
+        .and_then(|cost| (cost.sets_before <= GUARDED_SETS).then_some(cost.wasted));
+    let cn =
+        cns.remove(&placement.cn).ok_or_else(|| Error::broken(&new.da_name, "placed on an unknown CN"))?;
+    let pds = taken(new, &placement, dns);
+    if may_waste.is_none() {
+        let used: BTreeSet<DnId> = placement.sets.iter().flatten().map(|slot| slot.dn).collect();
+        dns.retain(|dn, _| used.contains(dn));
+    }
+    let plan = Plan {
+        new: new.clone(),
+        ids: ids.clone(),
+        now_ms: call.now_ms,
+        dns: std::mem::take(dns),
+        cn,
+        may_waste,
+        seen: Mutex::default(),
+        placement: placement.clone(),
+    };
+    Ok(Chosen { plan, pds, cn: placement.cn })
+}
+
+fn dn_candidates(dns: &BTreeMap<DnId, KnownDn>) -> Vec<DnCandidate<'_>> {
+    dns.iter()
+        .map(|(dn, known)| DnCandidate { dn: *dn, capacity: &known.capacity, status: known.status.as_ref() })
+        .collect()
 }
 
 fn ids(new: &NewDa) -> da::Ids {
@@ -194,6 +218,7 @@ impl Plan {
         }
         let view = da::CreateView { taken: taken.as_ref(), dns: &dns, cn: &cn_place };
         let decided = da::create(view, &self.new, &self.placement, &self.ids, self.now_ms);
+        let decided = decided.and_then(|done| self.costs_no_more(&seen).map(|()| done));
         if let Ok((delta, _)) = &decided {
             apply(delta, tx);
             for (dn, known, _) in &mut seen.dns {
@@ -207,6 +232,26 @@ impl Plan {
         let (_, record) = decided.or_refuse()?;
         let status = Some(vda_model::view::plain(v1::Condition::Pending));
         Ok(v1::Da { spec: Some(record), status, ..v1::Da::default() })
+    }
+}
+
+impl Plan {
+    /// Places chosen on old knowledge may fit, and yet take the last ones that other arrays need.
+    fn costs_no_more(&self, seen: &Seen) -> Result<(), Error> {
+        let Some(may_waste) = self.may_waste else { return Ok(()) };
+        let candidates: Vec<_> = seen
+            .dns
+            .iter()
+            .map(|(dn, known, _)| DnCandidate {
+                dn: *dn,
+                capacity: &known.capacity,
+                status: known.status.as_ref(),
+            })
+            .collect();
+        if allocator::cost(&self.new, &candidates, &self.placement).wasted <= may_waste {
+            return Ok(());
+        }
+        Err(Error::PlacementStale { dns: self.dns.keys().copied().collect(), cns: Vec::new() })
     }
 }
 

@@ -199,8 +199,140 @@ fn seeds_spread_over_the_best_few() {
     assert_eq!(taken.len(), SPREAD);
 }
 
+/// Disk nodes with room for so many disks of `da` each, all of eight; location 0 is none.
+fn nodes(da: &NewDa, rooms: &[(u64, u8)]) -> Vec<(DnId, v1::DnCapacity)> {
+    let vd = round_up(da.leg_size().vd_bytes, 4 * MIB);
+    let node = |(n, (room, location)): (u64, &(u64, u8))| {
+        let location = if *location == 0 { String::new() } else { format!("rack{location}") };
+        dn(n, &location, vec![pd(n, 8 * vd, (8 - room) * vd)])
+    };
+    (1..).zip(rooms).map(node).collect()
+}
+
+/// The most mirrors that fit, one by one into the emptiest locations.
+fn most(rooms: &[(u64, u8)], replicas: usize) -> usize {
+    let (alone, placed): (Vec<_>, Vec<_>) = rooms.iter().partition(|(_, location)| *location == 0);
+    let mut left: Vec<u64> = alone.into_iter().map(|(room, _)| room).collect();
+    left.extend(
+        (1..=u8::MAX).map(|l| placed.iter().filter(|(_, at)| *at == l).map(|(room, _)| room).sum::<u64>()),
+    );
+    let mut sets = 0;
+    loop {
+        left.sort_unstable_by_key(|room| Reverse(*room));
+        if left.len() < replicas || left[replicas - 1] == 0 {
+            return sets;
+        }
+        left[..replicas].iter_mut().for_each(|room| *room -= 1);
+        sets += 1;
+    }
+}
+
+/// What a transaction does: the places are taken if they are free.
+fn take(da: &NewDa, dns: &mut [(DnId, v1::DnCapacity)], placement: &Placement) -> bool {
+    let before = dns.to_vec();
+    for slot in placement.sets.iter().flatten() {
+        let books =
+            dns.iter_mut().find(|(dn, _)| *dn == slot.dn).map(|(_, books)| &mut books.pds[0]).unwrap();
+        books.used_bytes += round_up(da.leg_size().vd_bytes, books.cluster_bytes);
+        if books.used_bytes > books.total_bytes {
+            dns.clone_from_slice(&before);
+            return false;
+        }
+    }
+    true
+}
+
+fn cost_on(da: &NewDa, dns: &[(DnId, v1::DnCapacity)], placement: &Placement) -> Cost {
+    let dns: Vec<_> =
+        dns.iter().map(|(dn, capacity)| DnCandidate { dn: *dn, capacity, status: None }).collect();
+    cost(da, &dns, placement)
+}
+
+/// By free share the two small disks come first; each mirror needs the large one.
+#[test]
+fn a_mirror_leaves_the_others_their_places() {
+    let da = new_da("da0", GIB, 1, 2);
+    let vd = round_up(da.leg_size().vd_bytes, 4 * MIB);
+    let dns = [
+        dn(1, "", vec![pd(1, 100 * vd, 90 * vd)]),
+        dn(2, "", vec![pd(2, 8 * vd, 3 * vd)]),
+        dn(3, "", vec![pd(3, 8 * vd, 3 * vd)]),
+    ];
+    let placed = place_on(&da, &dns, 0).unwrap();
+    assert_eq!(placed.sets[0].iter().map(|s| s.dn.bits()).collect::<Vec<_>>(), [2, 1]);
+    assert_eq!(cost_on(&da, &dns, &placed), Cost { sets_before: 10, wasted: 0 });
+    let small = |n| Slot { dn: DnId::new(n), pd: PdId::new(n) };
+    let wasteful = Placement { sets: vec![vec![small(2), small(3)]], ..placed };
+    assert_eq!(cost_on(&da, &dns, &wasteful), Cost { sets_before: 10, wasted: 1 });
+}
+
+/// A node that does not answer is not taken to save places of others.
+#[test]
+fn a_mirror_waits_for_no_node_to_save_places() {
+    let da = new_da("da0", GIB, 1, 2);
+    let books = nodes(&da, &[(8, 0), (2, 0), (2, 0)]);
+    let ready = view::plain(v1::Condition::Ready);
+    let up = v1::DnStatus { agent: Some(ready.clone()), target: Some(ready), ..Default::default() };
+    let dns: Vec<_> = [None, Some(&up), Some(&up)]
+        .into_iter()
+        .zip(&books)
+        .map(|(status, (dn, capacity))| DnCandidate { dn: *dn, capacity, status })
+        .collect();
+    let cn_books = cn(1, 0);
+    let cns = [CnCandidate { cn: CnId::new(1), capacity: &cn_books, status: None }];
+    let placed = place(&da, &dns, &cns, 0).unwrap();
+    assert_eq!(placed.sets[0].iter().map(|s| s.dn.bits()).collect::<Vec<_>>(), [2, 3]);
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(200))]
+
+    /// Mirrors are created until one is refused: as many as fit in any way at all.
+    #[test]
+    fn as_many_mirrors_fit_as_can(
+        rooms in prop::collection::vec((0..8_u64, 0..4_u8), 1..9),
+        replicas in 1..4_u32,
+        seed: u64,
+    ) {
+        let da = new_da("da0", GIB, 1, replicas);
+        let mut dns = nodes(&da, &rooms);
+        let mut fit = 0;
+        while let Ok(placement) = place_on(&da, &dns, seed.wrapping_mul(fit as u64 + 1)) {
+            prop_assert_eq!(cost_on(&da, &dns, &placement).wasted, 0);
+            prop_assert!(take(&da, &mut dns, &placement));
+            fit += 1;
+        }
+        prop_assert_eq!(fit, most(&rooms, replicas as usize));
+    }
+
+    /// The same with portals that know the books as they were some time ago, and find out when they commit.
+    #[test]
+    fn as_many_mirrors_fit_whoever_places_them(
+        rooms in prop::collection::vec((0..8_u64, 0..4_u8), 1..9),
+        replicas in 1..4_u32,
+        turns in prop::collection::vec((0..3_usize, any::<bool>(), any::<u64>()), 1..80),
+    ) {
+        let da = new_da("da0", GIB, 1, replicas);
+        let mut dns = nodes(&da, &rooms);
+        let mut known = vec![dns.clone(); 3];
+        let mut fit = 0;
+        let mut create = |known: &[(DnId, v1::DnCapacity)], dns: &mut [(DnId, v1::DnCapacity)], seed| {
+            let Ok(placement) = place_on(&da, known, seed) else { return false };
+            if cost_on(&da, dns, &placement).wasted == 0 && take(&da, dns, &placement) {
+                fit += 1;
+            }
+            true
+        };
+        for (portal, learns, seed) in turns {
+            if learns {
+                known[portal].clone_from(&dns);
+            }
+            create(&known[portal], &mut dns, seed);
+        }
+        // In the end somebody who knows all finds what is left.
+        while create(&dns.clone(), &mut dns, 0) {}
+        prop_assert_eq!(fit, most(&rooms, replicas as usize));
+    }
 
     /// Placements obey every hard rule; and where the hard rules leave a place for equal disks, one is found.
     #[test]
@@ -212,10 +344,7 @@ proptest! {
     ) {
         let da = new_da("da0", GIB, stripes, replicas);
         let vd = round_up(da.leg_size().vd_bytes, 4 * MIB);
-        let dns: Vec<_> = (1..).zip(&rooms).map(|(n, (room, location))| {
-            let location = if *location == 0 { String::new() } else { format!("rack{location}") };
-            dn(n, &location, vec![pd(n, 8 * vd, (8 - room) * vd)])
-        }).collect();
+        let dns = nodes(&da, &rooms);
         let location = |id: DnId| dns.iter().find(|(d, _)| *d == id)
             .map(|(d, b)| if b.location.is_empty() { d.to_string() } else { b.location.clone() }).unwrap();
         let mut by_location: BTreeMap<String, u64> = BTreeMap::new();

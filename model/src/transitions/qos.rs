@@ -41,6 +41,17 @@ pub fn times(a: &Qos, n: u32) -> Qos {
     )
 }
 
+/// How many more times `budget` lasts for `promise` on top of `used`.
+pub fn lasts(budget: &Qos, used: &Qos, promise: &Qos) -> u64 {
+    let part = |budget: u64, used: u64, promise: u64| {
+        if budget == 0 || promise == 0 { u64::MAX } else { budget.saturating_sub(used) / promise }
+    };
+    part(budget.rw_ios_per_sec, used.rw_ios_per_sec, promise.rw_ios_per_sec)
+        .min(part(budget.rw_mbytes_per_sec, used.rw_mbytes_per_sec, promise.rw_mbytes_per_sec))
+        .min(part(budget.r_mbytes_per_sec, used.r_mbytes_per_sec, promise.r_mbytes_per_sec))
+        .min(part(budget.w_mbytes_per_sec, used.w_mbytes_per_sec, promise.w_mbytes_per_sec))
+}
+
 /// Which parts of `budget` do not last for `more` on top of `used`, in words.
 pub fn exceeded(budget: &Qos, used: &Qos, more: &Qos) -> Vec<String> {
     let part = |name: &str, budget: u64, used: u64, more: u64| {
