@@ -194,6 +194,11 @@ fn list(violations: &[Violation]) -> String {
     violations.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ")
 }
 
+/// `1 thing`, `2 things`.
+pub(crate) fn counted(count: u32, one: &str, more: &str) -> String {
+    format!("{count} {}", if count == 1 { one } else { more })
+}
+
 fn shorten(by: &[String]) -> String {
     const SHOWN: usize = 5;
     let mut text = by.iter().take(SHOWN).cloned().collect::<Vec<_>>().join(", ");

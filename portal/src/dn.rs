@@ -19,6 +19,7 @@ use crate::{
     random,
     server::Portal,
     status,
+    users::{self, Of},
 };
 
 /// A DN as a transaction sees it.
@@ -87,7 +88,8 @@ impl Portal {
 
     pub(crate) async fn modify_dn(&self, request: v1::ModifyDnRequest) -> Result<v1::Dn, Status> {
         let call = Call::new("ModifyDn", &request.request_id, &request)?;
-        let changed = self.mutate(&call, move |tx| {
+        let address = request.address.clone();
+        let changed = self.try_mutate(&call, move |tx| {
             let request = request.clone();
             async move {
                 let records = load(&tx, &request.address).await?;
@@ -103,8 +105,13 @@ impl Portal {
                 Ok(reply(spec, if delta.is_empty() { records.spec.revision } else { 0 }, capacity, None))
             }
         });
-        let dn = changed.await?;
-        Ok(self.observed_dn(dn))
+        match changed.await {
+            Ok(dn) => Ok(self.observed_dn(dn)),
+            Err(error) => {
+                let error = users::named(&self.store, Of::Dn { address: &address }, error).await;
+                Err(failed(call.method, &error))
+            }
+        }
     }
 
     /// Fills in the status, which a transaction does not depend on.

@@ -21,6 +21,7 @@ mod server;
 mod service;
 mod status;
 mod summary;
+mod users;
 mod watch;
 
 pub use config::Config;

@@ -129,7 +129,7 @@ pub fn delete(view: View<'_>, status: Option<&v1::CnStatus>, revision: u64) -> R
     if live > 0 {
         return Err(Error::InUse {
             resource: view.resource(),
-            by: vec![format!("{live} controllers of DAs")],
+            by: vec![crate::error::counted(live, "controller of a DA", "controllers of DAs")],
         });
     }
     if view.capacity.deleting_cntlrs == 0 && status.is_none_or(|s| s.observed_generation == 0) {

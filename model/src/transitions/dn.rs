@@ -4,7 +4,7 @@ use vda_proto::{SCHEMA_VERSION, v1};
 
 use crate::{
     delta::{Delta, Versioned},
-    error::{Error, Kind, Resource, Violation, check_revision},
+    error::{Error, Kind, Resource, Violation, check_revision, counted},
     ids::DnId,
     keys::{DnCapacityKey, DnSpecKey, DnStatusKey},
     requests::{self, NewNode},
@@ -114,9 +114,10 @@ pub fn modify(view: View<'_>, change: &Change) -> Result<Delta, Error> {
 
 /// Who uses a PD, in words.
 pub(crate) fn users(pd: &v1::PdCapacity) -> String {
-    match (pd.live_vds, pd.deleting_vds) {
-        (live, 0) => format!("{live} virtual disks on PD {}", pd.pd_name),
-        (live, deleting) => format!("{live} virtual disks on PD {} and {deleting} being deleted", pd.pd_name),
+    let live = counted(pd.live_vds, "virtual disk", "virtual disks");
+    match pd.deleting_vds {
+        0 => format!("{live} on PD {}", pd.pd_name),
+        deleting => format!("{live} on PD {} and {deleting} being deleted", pd.pd_name),
     }
 }
 

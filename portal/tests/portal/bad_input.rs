@@ -5,7 +5,17 @@ use tonic_types::StatusExt as _;
 
 use crate::on_both;
 
-on_both!(names, sizes, placement, unknown_things, duplicates, things_in_use, revisions, exporters);
+on_both!(
+    names,
+    sizes,
+    placement,
+    unknown_things,
+    duplicates,
+    things_in_use,
+    users_are_named,
+    revisions,
+    exporters
+);
 
 fn reason(status: &Status) -> String {
     status.get_error_details().error_info().map(|i| i.reason.clone()).unwrap_or_default()
@@ -27,6 +37,7 @@ fn assert_refused<T: std::fmt::Debug>(result: Result<T, Status>, code: Code, why
 mod run {
     use super::*;
     use crate::bed::{Bed, GIB, MIB, da, listener};
+    use vda_model::keys::DnCapacityKey;
     use vda_proto::v1;
 
     pub(super) async fn names(bed: Bed) {
@@ -247,6 +258,53 @@ mod run {
         };
         assert_refused(client.modify_dn(location).await, Code::FailedPrecondition, "IN_USE", "");
         bed.assert_clean().await;
+    }
+
+    pub(super) async fn users_are_named(bed: Bed) {
+        let subjects = |status: &Status| -> Vec<String> {
+            let details = status.get_error_details();
+            details.precondition_failure().unwrap().violations.iter().map(|v| v.subject.clone()).collect()
+        };
+        bed.cluster(1, GIB).await;
+        bed.add_pd("dn0:9720", "pd1", GIB).await.unwrap();
+        bed.report().await;
+        let mut on_pd1 = Vec::new();
+        for n in 0..8 {
+            let name = format!("da{n}");
+            let record = bed.create_da(da(&name, 64 * MIB, 1)).await.unwrap().spec.unwrap();
+            let member = &record.legs[0].groups[0].sets[0].members[0];
+            let books = bed.snapshot().await;
+            let (_, books) = books.all::<DnCapacityKey>().next().unwrap();
+            let pd = books.value.pds.iter().find(|pd| pd.pd_id == member.pd_id).unwrap();
+            if pd.pd_name == "pd1" && n != 7 {
+                on_pd1.push(format!("DA {name}"));
+            }
+        }
+        // What is being deleted is not in the way of a deletion.
+        bed.delete_da("da7").await.unwrap();
+        let mut client = bed.client();
+        let delete_cn = v1::DeleteCnRequest { address: "cn0:9820".into(), ..Default::default() };
+        let cn = client.delete_cn(delete_cn).await.unwrap_err();
+        assert_eq!(
+            cn.message(),
+            "CN cn0:9820 is in use by DA da0, DA da1, DA da2, DA da3, DA da4 and 2 more"
+        );
+        assert_eq!(subjects(&cn), [0, 1, 2, 3, 4, 5, 6].map(|n| format!("DA da{n}")));
+        let delete_pd = v1::DeletePdRequest {
+            dn_address: "dn0:9720".into(),
+            pd_name: "pd1".into(),
+            ..Default::default()
+        };
+        let pd = client.delete_pd(delete_pd).await.unwrap_err();
+        assert!(!on_pd1.is_empty() && on_pd1.len() < 7, "{on_pd1:?}");
+        assert_eq!(subjects(&pd), on_pd1);
+        let location = v1::ModifyDnRequest {
+            address: "dn0:9720".into(),
+            location: Some("rack1".into()),
+            ..Default::default()
+        };
+        let moved = client.modify_dn(location).await.unwrap_err();
+        assert_eq!(subjects(&moved).last().unwrap(), "DA da7 (being deleted)");
     }
 
     pub(super) async fn revisions(bed: Bed) {
