@@ -89,6 +89,14 @@ impl Waiting {
     }
 }
 
+/// For scripts that say yes beforehand to whatever a tool may ask.
+#[derive(Debug, Args)]
+pub(crate) struct Yes {
+    /// Has no effect: vdacli never asks
+    #[arg(short, long)]
+    yes: bool,
+}
+
 /// For commands that wait only when told to.
 #[derive(Debug, Args)]
 pub(crate) struct WaitingIfAsked {

@@ -52,10 +52,7 @@ const PROBLEM_COLUMNS: &[Column<String>] = &[col("PROBLEM", |problem| problem.in
 fn text(summary: &ClusterSummary, human: Human) -> String {
     let nodes = [("dn", summary.dns), ("pd", summary.pds), ("cn", summary.cns)]
         .map(|(kind, nodes)| (kind, nodes.unwrap_or_default()));
-    format!(
-        "{}\n{}\n{}",
-        human.table(NODE_COLUMNS, &nodes),
-        human.table(CLUSTER_COLUMNS, std::slice::from_ref(summary)),
-        human.table(PROBLEM_COLUMNS, &summary.problems),
-    )
+    human.table(NODE_COLUMNS, &nodes)
+        + &human.also(CLUSTER_COLUMNS, std::slice::from_ref(summary))
+        + &human.also(PROBLEM_COLUMNS, &summary.problems)
 }

@@ -7,7 +7,7 @@ use vda_proto::v1::{
 };
 
 use crate::{
-    args::{Identity, Patience, Placement, Revision, Waiting, WaitingIfAsked},
+    args::{Identity, Patience, Placement, Revision, Waiting, WaitingIfAsked, Yes},
     cell,
     failure::Failure,
     node::{Listen, NodeAddress},
@@ -104,6 +104,8 @@ pub(crate) struct Delete {
     identity: Identity,
     #[command(flatten)]
     waiting: Waiting,
+    #[command(flatten)]
+    yes: Yes,
 }
 
 impl Command {

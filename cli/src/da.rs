@@ -2,17 +2,17 @@
 
 use clap::{Args, Subcommand};
 use vda_proto::v1::{
-    CreateDaRequest, Da, DaRecord, DeleteDaRequest, GetDaRequest, ListDaReply, ListDaRequest,
-    ModifyDaRequest, PartStatus, resource_ref::Kind,
+    Condition, CreateDaRequest, Da, DaRecord, DeleteDaRequest, GetDaRequest, ListDaReply, ListDaRequest,
+    ModifyDaRequest, PartStatus, ResourceStatus, resource_ref::Kind,
 };
 
 use crate::{
-    args::{Identity, Limits, Patience, Revision, Waiting, WaitingIfAsked},
+    args::{Identity, Limits, Patience, Revision, Waiting, WaitingIfAsked, Yes},
     cell,
     failure::Failure,
     session::Session,
     size,
-    table::{Column, col, wide},
+    table::{Cell, Column, col, wide},
     wait::Goal,
 };
 
@@ -59,16 +59,16 @@ pub(crate) struct Create {
     #[arg(long, value_name = "SIZE", value_parser = size::parse)]
     physical_size: Option<u64>,
     /// How many mirror sets the data is striped over (raid0)
-    #[arg(long, value_name = "N", default_value_t = 1)]
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..))]
     stripes: u32,
     /// How much of the data goes to a mirror set in turn
     #[arg(long, value_name = "SIZE", value_parser = size::parse, default_value = "64KiB")]
     stripe_size: u64,
     /// How many copies of everything, each on a disk node and in a location of its own (raid1)
-    #[arg(long, value_name = "N", default_value_t = 1)]
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..))]
     replicas: u32,
     /// How many controller nodes serve it
-    #[arg(long, value_name = "N", default_value_t = 1)]
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..))]
     cntlrs: u32,
     #[command(flatten)]
     limits: Limits,
@@ -172,6 +172,8 @@ pub(crate) struct Delete {
     identity: Identity,
     #[command(flatten)]
     waiting: Waiting,
+    #[command(flatten)]
+    yes: Yes,
 }
 
 impl Command {
@@ -259,13 +261,22 @@ async fn list(session: &Session) -> Result<(), Failure> {
     }
 }
 
-/// The array, where its members are, and its parts.
+/// The array, its members with where and how they are, and its other parts.
 fn show(session: &Session, da: &Da) -> Result<(), Failure> {
     session.output.message(da, |human| {
-        let members = human.table(MEMBER_COLUMNS, &members(da));
-        let parts = human.table(PART_COLUMNS, &da.parts);
-        format!("{}\n{members}\n{parts}", human.table(COLUMNS, std::slice::from_ref(da)))
+        let members = members(da);
+        let of_member = |part: &&PartStatus| members.iter().any(|place| is_of(part, &place.member.vd_id));
+        let others: Vec<_> = da.parts.iter().filter(|part| !of_member(part)).cloned().collect();
+        human.table(COLUMNS, std::slice::from_ref(da))
+            + &human.also(MEMBER_COLUMNS, &members)
+            + &human.also(PART_COLUMNS, &others)
     })
+}
+
+/// Whether a part is a virtual disk, as its disk node or as the controller sees it: `vd ID on dn ADDRESS`, `vd ID`.
+fn is_of(part: &PartStatus, vd_id: &str) -> bool {
+    let mut words = part.part.split(' ');
+    words.next() == Some("vd") && words.next() == Some(vd_id)
 }
 
 fn about(name: &str) -> String {
@@ -296,6 +307,17 @@ struct Place {
     replica: usize,
     member: vda_proto::v1::Member,
     in_sync: &'static str,
+    /// What its disk node says of it, then what the controller says.
+    said: Vec<PartStatus>,
+}
+
+impl Place {
+    /// What is in the way, or that nothing is.
+    fn status(&self) -> Option<&ResourceStatus> {
+        let mut said = self.said.iter().filter_map(|part| part.status.as_ref());
+        let in_the_way = said.clone().find(|status| status.condition() != Condition::Ready);
+        in_the_way.or_else(|| said.next())
+    }
 }
 
 const MEMBER_COLUMNS: &[Column<Place>] = &[
@@ -305,9 +327,12 @@ const MEMBER_COLUMNS: &[Column<Place>] = &[
     col("VD", |place| place.member.vd_id.clone().into()),
     col("SIZE", |place| cell::size(place.member.size_bytes).into()),
     col("IN SYNC", |place| place.in_sync.into()),
+    col("STATUS", |place| cell::condition(place.status())),
+    col("REBUILT", |place| rebuilt(place.said.iter().map(|part| part.progress_percent).max().unwrap_or(0))),
     wide("PD ID", |place| place.member.pd_id.clone().into()),
     wide("LISTENER", |place| cell::listener(place.member.listener.as_ref()).into()),
     wide("NQN", |place| place.member.nqn.clone().into()),
+    col("MESSAGE", |place| cell::reason(place.status()).into()),
 ];
 
 /// All members in order; a mirror set is named leg/group/stripe.
@@ -321,7 +346,10 @@ fn members(da: &Da) -> Vec<Place> {
                     let in_sync =
                         state.map_or("", |state| cell::yes_no(state.in_sync.contains(&member.vd_id)));
                     let set = format!("{}/{}/{}", leg.leg, group.group, set.stripe);
-                    places.push(Place { set, replica, member, in_sync });
+                    let mut said: Vec<_> =
+                        da.parts.iter().filter(|part| is_of(part, &member.vd_id)).cloned().collect();
+                    said.sort_by_key(|part| !part.part.contains(" on dn "));
+                    places.push(Place { set, replica, member, in_sync, said });
                 }
             }
         }
@@ -332,12 +360,14 @@ fn members(da: &Da) -> Vec<Place> {
 const PART_COLUMNS: &[Column<PartStatus>] = &[
     col("PART", |part| part.part.clone().into()),
     col("STATUS", |part| cell::condition(part.status.as_ref())),
-    col("REBUILT", |part| {
-        if part.progress_percent > 0 { format!("{}%", part.progress_percent) } else { String::new() }.into()
-    }),
+    col("REBUILT", |part| rebuilt(part.progress_percent)),
     wide("SINCE", |part| cell::time(part.status.as_ref().map_or(0, |status| status.since_ms)).into()),
     col("MESSAGE", |part| cell::reason(part.status.as_ref()).into()),
 ];
+
+fn rebuilt(percent: u32) -> Cell {
+    if percent > 0 { format!("{percent}%") } else { String::new() }.into()
+}
 
 fn cntlrs(da: &Da) -> String {
     spec(da).cntlrs.iter().map(|cntlr| cntlr.cn_address.clone()).collect::<Vec<_>>().join(",")

@@ -7,7 +7,7 @@ use vda_proto::v1::{
 };
 
 use crate::{
-    args::{Identity, Placement, Revision, Waiting, WaitingIfAsked},
+    args::{Identity, Placement, Revision, Waiting, WaitingIfAsked, Yes},
     cell,
     failure::Failure,
     node::{Listen, NodeAddress},
@@ -100,6 +100,8 @@ pub(crate) struct Delete {
     identity: Identity,
     #[command(flatten)]
     waiting: Waiting,
+    #[command(flatten)]
+    yes: Yes,
 }
 
 impl Command {
@@ -202,9 +204,7 @@ async fn syncup(session: &Session, address: String) -> Result<(), Failure> {
 
 fn show(session: &Session, dn: &Dn) -> Result<(), Failure> {
     session.output.message(dn, |human| {
-        let mut text = human.table(COLUMNS, std::slice::from_ref(dn));
-        text.push('\n');
-        text + &human.table(PD_COLUMNS, &dn.pds)
+        human.table(COLUMNS, std::slice::from_ref(dn)) + &human.also(PD_COLUMNS, &dn.pds)
     })
 }
 

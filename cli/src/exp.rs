@@ -9,7 +9,7 @@ use vda_proto::v1::{
 };
 
 use crate::{
-    args::{Identity, Patience, Revision, Waiting, WaitingIfAsked},
+    args::{Identity, Patience, Revision, Waiting, WaitingIfAsked, Yes},
     cell,
     failure::Failure,
     session::Session,
@@ -132,6 +132,8 @@ pub(crate) struct Delete {
     identity: Identity,
     #[command(flatten)]
     waiting: Waiting,
+    #[command(flatten)]
+    yes: Yes,
 }
 
 impl Command {

@@ -3,7 +3,7 @@
 use std::{fmt::Write as _, io, time::Duration};
 
 use tonic::{Code, Status};
-use tonic_types::{ErrorDetails, StatusExt as _};
+use tonic_types::{ErrorDetails, ResourceInfo, StatusExt as _};
 
 /// Why a command did not do what it was asked to.
 #[derive(Debug)]
@@ -117,7 +117,11 @@ fn code_name(code: Code) -> String {
 
 fn refused(about: &str, status: &Status, request_id: &str, repeat_as: Option<&str>, verbose: bool) -> String {
     let details = status.get_error_details();
-    let mut text = format!("error: {about}: {}\n", status.message());
+    let message = headline(&details, status.message());
+    let mut text = match names(&message, about) {
+        true => format!("error: {message}\n"),
+        false => format!("error: {about}: {message}\n"),
+    };
     let mut line = |label: &str, value: &str| {
         let _ = writeln!(text, "  {label}: {value}");
     };
@@ -125,8 +129,13 @@ fn refused(about: &str, status: &Status, request_id: &str, repeat_as: Option<&st
         Some(info) => line("code", &format!("{} ({})", code_name(status.code()), info.reason)),
         None => line("code", &code_name(status.code())),
     }
-    for (label, value) in explain(&details, verbose) {
+    for (label, value) in explain(&details, &message, verbose) {
         line(&label, &value);
+    }
+    let retry = details.retry_info().and_then(|r| r.retry_delay);
+    // Room is made by somebody, not by waiting a second.
+    if let Some(delay) = retry.filter(|_| status.code() != Code::ResourceExhausted) {
+        line("retry", &format!("worth it after {}", humantime::format_duration(delay)));
     }
     line("request id", request_id);
     if let Some(next) = next_step(about, status.code(), repeat_as) {
@@ -138,32 +147,57 @@ fn refused(about: &str, status: &Status, request_id: &str, repeat_as: Option<&st
     text
 }
 
-/// Every field violation, every refused candidate, the resource, and when to try again.
-fn explain(details: &ErrorDetails, verbose: bool) -> Vec<(String, String)> {
+/// What could not be placed, without the candidates: they get a line each.
+fn headline(details: &ErrorDetails, message: &str) -> String {
+    let info = details.error_info().filter(|info| info.reason == "NO_PLACE");
+    let listed = details.precondition_failure().is_some_and(|failed| !failed.violations.is_empty());
+    match info.and_then(|info| info.metadata.get("wanted")) {
+        Some(wanted) if listed => format!("no place for {wanted}"),
+        _ => message.to_owned(),
+    }
+}
+
+/// Whether a message begins with the object it is about: "DA da0 already exists", "PD 127.0.0.1:9720/pd0 is in use".
+fn names(message: &str, about: &str) -> bool {
+    let plain = |text: &str| text.to_lowercase().replace('/', " ");
+    plain(message).starts_with(&format!("{} ", plain(about)))
+}
+
+/// Whether a message has these words; "DA da1" is not in "DA da10".
+fn mentions(message: &str, words: &str) -> bool {
+    let goes_on = |rest: &str| rest.starts_with(|c: char| c.is_alphanumeric() || "-_/:".contains(c));
+    message.match_indices(words).any(|(at, _)| !goes_on(&message[at + words.len()..]))
+}
+
+/// What the message does not say already: field violations, refused candidates, users, the resource.
+fn explain(details: &ErrorDetails, message: &str, verbose: bool) -> Vec<(String, String)> {
     let mut lines = Vec::new();
     if let Some(bad) = details.bad_request() {
-        lines.extend(
-            bad.field_violations.iter().map(|v| (format!("field {}", v.field), v.description.clone())),
-        );
+        let new = bad.field_violations.iter().filter(|v| !mentions(message, &v.description));
+        lines.extend(new.map(|v| (format!("field {}", v.field), v.description.clone())));
     }
     if let Some(failed) = details.precondition_failure() {
-        for v in &failed.violations {
-            lines.push((v.subject.clone(), format!("{} ({})", v.description, v.r#type)));
+        let new = failed.violations.iter().filter(|v| !mentions(message, &v.subject));
+        lines.extend(new.map(|v| (v.subject.clone(), v.description.clone())));
+        let candidates = details.error_info().and_then(|info| info.metadata.get("candidates")?.parse().ok());
+        let more = candidates.unwrap_or(0_usize).saturating_sub(failed.violations.len());
+        if more > 0 {
+            lines.push(("and".to_owned(), format!("{more} more that were not suitable")));
         }
     }
     if let Some(quota) = details.quota_failure() {
         lines.extend(quota.violations.iter().map(|v| (v.subject.clone(), v.description.clone())));
     }
-    if let Some(resource) = details.resource_info() {
+    let unnamed = |resource: &&ResourceInfo| {
+        !mentions(message, &format!("{} {}", resource.resource_type, resource.resource_name))
+    };
+    if let Some(resource) = details.resource_info().filter(unnamed) {
         lines.push(("resource".into(), format!("{} {}", resource.resource_type, resource.resource_name)));
     }
     if let Some(info) = details.error_info().filter(|_| verbose) {
         let mut metadata: Vec<_> = info.metadata.iter().collect();
         metadata.sort();
         lines.extend(metadata.into_iter().map(|(key, value)| (key.clone(), value.clone())));
-    }
-    if let Some(delay) = details.retry_info().and_then(|r| r.retry_delay) {
-        lines.push(("retry".into(), format!("worth it after {}", humantime::format_duration(delay))));
     }
     lines
 }

@@ -70,6 +70,11 @@ impl Human {
     pub(crate) fn table<T>(&self, columns: &[Column<T>], rows: &[T]) -> String {
         table::render(columns, rows, self.wide, self.colour)
     }
+
+    /// A further table, below another one; nothing if it has no rows.
+    pub(crate) fn also<T>(&self, columns: &[Column<T>], rows: &[T]) -> String {
+        if rows.is_empty() { String::new() } else { format!("\n{}", self.table(columns, rows)) }
+    }
 }
 
 /// Text for stderr; that nobody reads it is no reason to fail.

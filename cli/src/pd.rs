@@ -8,7 +8,7 @@ use vda_proto::v1::{
 };
 
 use crate::{
-    args::{Identity, Limits, Patience, Placement, Revision, Waiting, WaitingIfAsked},
+    args::{Identity, Limits, Patience, Placement, Revision, Waiting, WaitingIfAsked, Yes},
     cell,
     failure::Failure,
     session::Session,
@@ -210,6 +210,8 @@ pub(crate) struct Delete {
     identity: Identity,
     #[command(flatten)]
     waiting: Waiting,
+    #[command(flatten)]
+    yes: Yes,
 }
 
 impl Command {

@@ -14,6 +14,22 @@ fn refusal(code: Code, message: &str, reason: &str, more: impl FnOnce(&mut Error
     Status::with_error_details(code, message, details)
 }
 
+/// As a portal with 27 disks says it.
+fn no_place() -> Status {
+    let mut details = ErrorDetails::new();
+    let metadata = [("wanted", "1 x 3 virtual disks of 10GiB"), ("candidates", "27")];
+    let metadata = metadata.map(|(key, value)| (key.to_owned(), value.to_owned()));
+    details.set_error_info("NO_PLACE", "vda.v1", HashMap::from(metadata));
+    for (disk, why) in
+        [("pd0", "free 220MiB < needed 10GiB"), ("pd1", "location rack1 already holds a replica")]
+    {
+        details.add_precondition_failure_violation("PLACEMENT", format!("PD 127.0.0.1:9720/{disk}"), why);
+    }
+    details.set_retry_info(Some(Duration::from_secs(1)));
+    let message = "no place for 1 x 3 virtual disks of 10GiB: PD 127.0.0.1:9720/pd0: free 220MiB < needed 10GiB; and so on";
+    Status::with_error_details(Code::ResourceExhausted, message, details)
+}
+
 fn refusals() -> Vec<(&'static str, i32, Status)> {
     vec![
         (
@@ -71,6 +87,22 @@ fn refusals() -> Vec<(&'static str, i32, Status)> {
                         "180MiB free, 10GiB needed",
                     );
                     details.add_precondition_failure_violation("OFFLINE", "dn 127.0.0.1:9721", "is offline");
+                },
+            ),
+        ),
+        ("da create da0 --size 10GiB --replicas 3", 4, no_place()),
+        (
+            "cn delete 127.0.0.1:9820",
+            4,
+            refusal(
+                Code::FailedPrecondition,
+                "CN 127.0.0.1:9820 is in use by DA da0, DA da10 and 2 more",
+                "IN_USE",
+                |details| {
+                    for da in ["DA da0", "DA da10", "DA da1", "DA da2"] {
+                        details.add_precondition_failure_violation("IN_USE", da, "uses it");
+                    }
+                    details.set_resource_info("CN", "127.0.0.1:9820", "", "");
                 },
             ),
         ),

@@ -168,13 +168,21 @@ pub(crate) fn da() -> Da {
         }),
         revision: 15,
         status: Some(status(Condition::Degraded)),
-        parts: vec![PartStatus {
-            part: "raid1 0/0/0".into(),
-            status: Some(status(Condition::Degraded)),
-            progress_percent: 40,
-        }],
+        parts: vec![
+            part("cn 127.0.0.1:9820", status(Condition::Ready), 0),
+            part("dn 127.0.0.1:9720", status(Condition::Ready), 0),
+            part("dn 127.0.0.1:9721", status(Condition::Ready), 0),
+            part("vd 00000000000000e0", status(Condition::Ready), 0),
+            part("vd 00000000000000e1", status(Condition::Degraded), 40),
+            part("vd 00000000000000e0 on dn 127.0.0.1:9720", failed(), 0),
+            part("vd 00000000000000e1 on dn 127.0.0.1:9721", status(Condition::Ready), 0),
+        ],
         legs: vec![LegState { leg: 0, in_sync: vec!["00000000000000e0".into()], ..Default::default() }],
     }
+}
+
+fn part(name: &str, status: ResourceStatus, progress_percent: u32) -> PartStatus {
+    PartStatus { part: name.into(), status: Some(status), progress_percent }
 }
 
 fn exp_record() -> ExpRecord {

@@ -38,6 +38,8 @@ async fn usage_errors_name_the_argument_and_end_with_2() {
         "da create da0 --size ten",
         "da create da0 --size 10GiB --size-mb 10",
         "da create da0 --size 10GiB --stripe-size 1000",
+        "da create da0 --size 10GiB --stripes 0",
+        "da create da0 --size 10GiB --replicas 0",
         "da create da0 --size 10GiB --wait --no-wait",
         "da modify da0",
         "dn create 127.0.0.1:9720",

@@ -14,7 +14,7 @@ async fn calls_of(line: &str) -> Vec<Call> {
 }
 
 /// Both spellings ask for the same.
-const TUTORIAL: [(&str, &str); 14] = [
+const TUTORIAL: [(&str, &str); 19] = [
     (
         "dn create --sock-addr localhost:9720 --tr-type tcp --tr-addr 127.0.0.1 --adr-fam ipv4 --tr-svc-id 4420",
         "dn create localhost:9720 --listen 127.0.0.1:4420",
@@ -42,6 +42,11 @@ const TUTORIAL: [(&str, &str); 14] = [
     ("pd delete --sock-addr localhost:9720 --pd-name pd0", "pd delete localhost:9720 pd0"),
     ("cn delete --sock-addr localhost:9820", "cn delete localhost:9820"),
     ("dn delete --sock-addr localhost:9720", "dn delete localhost:9720"),
+    ("da delete -y da0", "da delete da0"),
+    ("dn delete localhost:9720 --yes", "dn delete localhost:9720"),
+    ("pd delete localhost:9720 pd0 -y", "pd delete localhost:9720 pd0"),
+    ("cn delete localhost:9820 -y", "cn delete localhost:9820"),
+    ("exp delete da0 exp0a --yes", "exp delete da0 exp0a"),
     ("pd list --sock-addr localhost:9720", "pd list localhost:9720"),
     ("exp list --da-name da0", "exp list da0"),
 ];
