@@ -33,7 +33,7 @@ const OWNER: &str = "nqn.2016-06.io.vda:cntlr:00000000000000c1:0:1";
 const EXP: &str = "nqn.2016-06.io.vda:exp:da0:exp0:00000000000000e0";
 const VDS: [&str; 2] = ["00000000000000f0", "00000000000000f1"];
 const MIB: u64 = 1 << 20;
-const PATIENCE: Duration = Duration::from_secs(30);
+const PATIENCE: Duration = Duration::from_secs(90);
 
 /// The data plane's binary, beside the test's own; `None`: not built.
 fn binary() -> Option<PathBuf> {
@@ -58,7 +58,7 @@ struct Plane {
 impl Plane {
     fn start(binary: &PathBuf, dir: &std::path::Path, name: &str) -> Self {
         let sock = dir.join(format!("{name}.sock"));
-        let target = Client::new(sock.to_str().unwrap(), Duration::from_secs(10));
+        let target = Client::new(sock.to_str().unwrap(), PATIENCE);
         let port = Port::reserve().unwrap();
         let mut plane = Self { dir: dir.to_owned(), name: name.to_owned(), child: None, target, port };
         plane.spawn(binary);
@@ -187,7 +187,7 @@ impl Scene {
         let shutdown = self.shutdown.clone();
         self.agent = Some(tokio::spawn(async move {
             vda_cn_agent::serve(args, shutdown.clone()).await.unwrap();
-            assert!(shutdown.finish(Duration::from_secs(5)).await, "the agent's tasks end");
+            assert!(shutdown.finish(PATIENCE).await, "the agent's tasks end");
         }));
         let deadline = Instant::now() + PATIENCE;
         self.client = loop {

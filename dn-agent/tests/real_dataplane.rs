@@ -34,7 +34,7 @@ const SUBSYSTEM: &str = "nqn.2016-06.io.vda:vd:00000000000000f1";
 const MIB: u64 = 1 << 20;
 /// Long for a data plane that answers at once, even on a busy machine.
 const SOCK_TIMEOUT: &str = "3";
-const PATIENCE: Duration = Duration::from_secs(20);
+const PATIENCE: Duration = Duration::from_secs(90);
 
 /// The data plane's binary, beside the test's own; `None`: not built.
 fn binary() -> Option<PathBuf> {
@@ -63,7 +63,7 @@ struct Node {
 impl Node {
     async fn start(binary: PathBuf) -> Self {
         let dir = tempfile::tempdir().unwrap();
-        let target = Client::new(dir.path().join("dn.sock").to_str().unwrap(), Duration::from_secs(10));
+        let target = Client::new(dir.path().join("dn.sock").to_str().unwrap(), PATIENCE);
         let mut node = Self {
             dir,
             binary,
@@ -134,7 +134,7 @@ impl Node {
         let shutdown = self.shutdown.clone();
         self.agent = Some(tokio::spawn(async move {
             vda_dn_agent::serve(args, shutdown.clone()).await.unwrap();
-            assert!(shutdown.finish(Duration::from_secs(5)).await, "the agent's tasks end");
+            assert!(shutdown.finish(PATIENCE).await, "the agent's tasks end");
         }));
         let deadline = Instant::now() + PATIENCE;
         self.client = loop {

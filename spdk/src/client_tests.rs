@@ -8,7 +8,7 @@ use super::*;
 use crate::framing::Framer;
 use crate::{BdevGetBdevs, BdevMallocCreate, BdevMallocDelete, FrameworkGetConfig, SpdkGetVersion};
 
-const PATIENCE: Duration = Duration::from_secs(10);
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// The target's end of a connection, driven by hand.
 struct Peer {

@@ -145,7 +145,7 @@ impl Bed {
                 tokio::time::sleep(Duration::from_millis(20)).await;
             }
         };
-        tokio::time::timeout(Duration::from_secs(30), asked).await.expect("etcd answers within 30 s");
+        tokio::time::timeout(Duration::from_secs(60), asked).await.expect("etcd answers within a minute");
     }
 
     pub(crate) fn client(&self) -> PortalClient<Channel> {

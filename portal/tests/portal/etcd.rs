@@ -22,7 +22,7 @@ async fn until(bed: &Bed, wanted: ServingStatus) {
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
     };
-    tokio::time::timeout(Duration::from_secs(30), reached).await.expect("health follows etcd");
+    tokio::time::timeout(Duration::from_secs(60), reached).await.expect("health follows etcd");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -152,10 +152,9 @@ mod run {
         let mut summary =
             client.get_cluster_summary(v1::GetClusterSummaryRequest {}).await.unwrap().into_inner();
         // The copy the watch keeps may be a moment behind.
-        for _ in 0..100 {
-            if summary.dns.as_ref().unwrap().total == 3 && summary.dns.as_ref().unwrap().ready == 2 {
-                break;
-            }
+        let deadline = std::time::Instant::now() + std::time::Duration::from_secs(60);
+        while summary.dns.as_ref().unwrap().total != 3 || summary.dns.as_ref().unwrap().ready != 2 {
+            assert!(std::time::Instant::now() < deadline, "{summary:?}");
             tokio::time::sleep(std::time::Duration::from_millis(10)).await;
             summary = client.get_cluster_summary(v1::GetClusterSummaryRequest {}).await.unwrap().into_inner();
         }

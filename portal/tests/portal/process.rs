@@ -35,6 +35,8 @@ impl Process {
         let child = Command::new(env!("CARGO_BIN_EXE_vda_portal"))
             .args(["--portal-address", &port.address()])
             .args(["--etcd-endpoints", etcd, "--log-level", "warn"])
+            // Each thread has a heap of its own: the same on a machine with many processors.
+            .env("TOKIO_WORKER_THREADS", "2")
             .stderr(Stdio::null())
             .spawn()
             .unwrap();
@@ -47,7 +49,7 @@ impl Process {
                 }
             }
         };
-        let channel = tokio::time::timeout(Duration::from_secs(20), connected).await.expect("it listens");
+        let channel = tokio::time::timeout(Duration::from_secs(60), connected).await.expect("it listens");
         Self { child, _port: port, client: PortalClient::new(channel) }
     }
 

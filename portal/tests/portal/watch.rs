@@ -30,9 +30,9 @@ mod run {
     }
 
     async fn next(stream: &mut Streaming<v1::WatchReply>) -> Option<v1::WatchReply> {
-        tokio::time::timeout(Duration::from_secs(10), stream.message())
+        tokio::time::timeout(Duration::from_secs(60), stream.message())
             .await
-            .expect("an answer within 10 s")
+            .expect("an answer within a minute")
             .unwrap()
     }
 
@@ -145,7 +145,7 @@ mod run {
         let mut deleted = follow(&bed, Kind::Da, "da0", Until::Unspecified, 0, "").await;
         next(&mut deleted).await.unwrap();
         bed.delete_da("da0").await.unwrap();
-        let ended = tokio::time::timeout(Duration::from_secs(10), async {
+        let ended = tokio::time::timeout(Duration::from_secs(60), async {
             loop {
                 match deleted.message().await {
                     Ok(Some(_)) => {}

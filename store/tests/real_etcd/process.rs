@@ -83,7 +83,7 @@ impl Etcd {
     pub(crate) async fn ready(&self, store: &Store) {
         let started = Instant::now();
         while let Err(error) = store.kv().range(RangeRequest::key("/")).await {
-            assert!(started.elapsed() < Duration::from_secs(30), "etcd does not answer: {error}");
+            assert!(started.elapsed() < Duration::from_secs(90), "etcd does not answer: {error}");
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
     }
