@@ -13,6 +13,8 @@
 mod compare;
 #[path = "conformance/exceptions.rs"]
 mod exceptions;
+#[path = "conformance/host.rs"]
+mod host;
 #[path = "conformance/scenario.rs"]
 mod scenario;
 #[path = "conformance/target.rs"]
@@ -34,6 +36,24 @@ fn bad_parameters() {
 #[test]
 fn disk_node() {
     scenario::run("disk_node", include_str!("conformance/disk_node.jsonl"));
+}
+
+/// malloc, null, aio and uring: every refusal, resizes and rescans, what is shown of them.
+#[test]
+fn disks() {
+    scenario::run("disks", include_str!("conformance/disks.jsonl"));
+}
+
+/// delay and error: bases that are not there yet, that go and come back; what is injected, as a host meets it.
+#[test]
+fn faults() {
+    scenario::run("faults", include_str!("conformance/faults.jsonl"));
+}
+
+/// I/O counters, latency histograms, QoS limits.
+#[test]
+fn measures() {
+    scenario::run("measures", include_str!("conformance/measures.jsonl"));
 }
 
 /// Start-up options, and an lvstore that is found again after the target was killed, when it is asked to examine.

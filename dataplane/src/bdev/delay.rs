@@ -2,7 +2,7 @@
 
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
-use std::rc::Rc;
+use std::rc::{Rc, Weak};
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 use uuid::Uuid;
 
 use super::over::{Base, follow};
-use super::{Bdev, BdevError, IoError, IoFuture, IoType, NewBdev, Registry};
+use super::{Bdev, BdevError, Examiner, IoError, IoFuture, IoType, NewBdev, Registry};
 
 /// Module name of delay bdevs.
 pub const MODULE: &str = "delay";
@@ -45,21 +45,72 @@ struct Delay {
 /// All delay bdevs of the process.
 pub struct DelayBdevs {
     registry: Registry,
+    /// What was asked for and not deleted. A bdev is there while its base is, and comes back with it.
+    wanted: RefCell<Vec<DelayParams>>,
     latencies: RefCell<BTreeMap<String, Rc<Cell<Latencies>>>>,
 }
 
-impl DelayBdevs {
-    pub fn new(registry: Registry) -> Self {
-        Self { registry, latencies: RefCell::default() }
+/// Waits for bases. Holds the module weakly: the registry lives longer.
+struct BaseExaminer(Weak<DelayBdevs>);
+
+impl Examiner for BaseExaminer {
+    fn examine_config(&self, registry: &Registry, name: &str) {
+        let Some(module) = self.0.upgrade() else { return };
+        let is_base = |base: &str| registry.canonical_name(base).is_ok_and(|found| found == name);
+        for params in module.waiting().into_iter().filter(|waiting| is_base(&waiting.base_bdev_name)) {
+            let delay = params.name.clone();
+            if let Err(error) = module.build(params) {
+                tracing::error!(%delay, base = name, %error, "the delay bdev can not be put over its base");
+            }
+        }
     }
 
-    /// `bdev_delay_create`.
+    fn examine(&self, _registry: Registry, _name: String) -> LocalBoxFuture<'static, ()> {
+        Box::pin(std::future::ready(()))
+    }
+}
+
+impl DelayBdevs {
+    /// Starts the module, which waits for the bases of what it was asked for.
+    pub fn new(registry: Registry) -> Rc<Self> {
+        let module = Rc::new(Self {
+            registry: registry.clone(),
+            wanted: RefCell::default(),
+            latencies: RefCell::default(),
+        });
+        registry.add_examiner(Rc::new(BaseExaminer(Rc::downgrade(&module))));
+        module
+    }
+
+    /// `bdev_delay_create`. Without its base the bdev comes later, with the base.
     ///
     /// # Errors
-    /// [`BdevError::NotFound`] or [`BdevError::Claimed`] for the base, [`BdevError::Exists`], [`BdevError::Invalid`] if a p99 is
-    /// below its average.
+    /// [`BdevError::Claimed`] for the base, [`BdevError::Exists`] also if one of that name waits for its base,
+    /// [`BdevError::Invalid`] if a p99 is below its average.
     pub fn create(&self, params: DelayParams) -> Result<(), BdevError> {
         check(params.latencies)?;
+        if self.wanted.borrow().iter().any(|wanted| wanted.name == params.name) {
+            return Err(BdevError::Exists { name: params.name });
+        }
+        match self.build(params.clone()) {
+            Ok(()) => {}
+            Err(BdevError::NotFound { name }) => {
+                tracing::info!(delay = %params.name, base = %name, "the delay bdev waits for its base");
+            }
+            Err(error) => return Err(error),
+        }
+        self.wanted.borrow_mut().push(params);
+        Ok(())
+    }
+
+    /// What waits for its base.
+    pub fn waiting(&self) -> Vec<DelayParams> {
+        let is_there = |name: &str| self.registry.info(name).is_ok_and(|info| info.module == MODULE);
+        self.wanted.borrow().iter().filter(|wanted| !is_there(&wanted.name)).cloned().collect()
+    }
+
+    /// Puts the bdev over its base.
+    fn build(&self, params: DelayParams) -> Result<(), BdevError> {
         let (base, events) = Base::open(&self.registry, &params.base_bdev_name, MODULE)?;
         let latencies = Rc::new(Cell::new(params.latencies));
         let bdev = Delay {
@@ -74,20 +125,16 @@ impl DelayBdevs {
         Ok(())
     }
 
-    /// `bdev_delay_update_latency`.
+    /// `bdev_delay_update_latency`. As in SPDK, until the base goes: when it comes back the latencies are those asked for at first.
     ///
     /// # Errors
-    /// [`BdevError::NotFound`]; [`BdevError::Invalid`] if it is no delay bdev.
+    /// [`BdevError::NotFound`], also if it is no delay bdev, or `name` is an alias.
     pub fn update(&self, name: &str, change: impl FnOnce(&mut Latencies)) -> Result<(), BdevError> {
-        let name = self.registry.canonical_name(name)?;
-        if self.registry.info(&name)?.module != MODULE {
-            return Err(BdevError::Invalid {
-                field: "delay_bdev_name",
-                value: name,
-                allowed: "a delay bdev",
-            });
+        let not_found = || BdevError::NotFound { name: name.to_owned() };
+        let cell = self.latencies.borrow().get(name).cloned().ok_or_else(not_found)?;
+        if self.registry.info(name)?.module != MODULE {
+            return Err(not_found());
         }
-        let cell = self.latencies.borrow().get(&name).cloned().ok_or(BdevError::NotFound { name })?;
         let mut latencies = cell.get();
         change(&mut latencies);
         cell.set(latencies);
@@ -99,7 +146,10 @@ impl DelayBdevs {
     /// # Errors
     /// [`BdevError::NotFound`].
     pub fn delete(&self, name: &str) -> Result<impl Future<Output = ()> + use<>, BdevError> {
-        self.registry.unregister(name, MODULE)
+        let name = self.registry.canonical_name(name)?;
+        let gone = self.registry.unregister(&name, MODULE)?;
+        self.wanted.borrow_mut().retain(|wanted| wanted.name != name);
+        Ok(gone)
     }
 }
 
@@ -167,6 +217,7 @@ impl Bdev for Delay {
             "p99_read_latency": l.p99_read,
             "avg_write_latency": l.avg_write,
             "p99_write_latency": l.p99_write,
+            "uuid": self.uuid,
         }})
     }
     fn read(&self, lba: u64, buf: BytesMut) -> IoFuture<BytesMut> {

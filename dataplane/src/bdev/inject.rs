@@ -2,7 +2,7 @@
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
-use std::rc::Rc;
+use std::rc::{Rc, Weak};
 
 use bytes::{Bytes, BytesMut};
 use futures::future::LocalBoxFuture;
@@ -12,7 +12,7 @@ use uuid::Uuid;
 use vda_spdk::{ErrorIoType, ErrorType};
 
 use super::over::{Base, follow};
-use super::{Bdev, BdevError, IoError, IoFuture, IoType, NewBdev, Registry};
+use super::{Bdev, BdevError, Examiner, IoError, IoFuture, IoType, NewBdev, Registry};
 
 /// Module name of error bdevs.
 pub const MODULE: &str = "error";
@@ -45,38 +45,104 @@ struct Shared {
     resume: Notify,
 }
 
+/// A call of `bdev_error_create`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ErrorParams {
+    pub base_name: String,
+    pub uuid: Option<Uuid>,
+}
+
+/// What was asked for and is not gone yet.
+type Wanted = Rc<RefCell<Vec<ErrorParams>>>;
+
 struct ErrorDisk {
     base: Rc<Base>,
+    /// The base as it was called when this was made.
+    base_name: String,
     shared: Rc<Shared>,
     uuid: Uuid,
+    wanted: Wanted,
 }
 
 /// All error bdevs of the process.
 pub struct ErrorBdevs {
     registry: Registry,
+    wanted: Wanted,
     disks: RefCell<BTreeMap<String, Rc<Shared>>>,
 }
 
-impl ErrorBdevs {
-    pub fn new(registry: Registry) -> Self {
-        Self { registry, disks: RefCell::default() }
+/// Waits for bases. Holds the module weakly: the registry lives longer.
+struct BaseExaminer(Weak<ErrorBdevs>);
+
+impl Examiner for BaseExaminer {
+    fn examine_config(&self, registry: &Registry, name: &str) {
+        let Some(module) = self.0.upgrade() else { return };
+        let is_base = |base: &str| registry.canonical_name(base).is_ok_and(|found| found == name);
+        let waiting = module.waiting().into_iter().find(|waiting| is_base(&waiting.base_name));
+        if let Some(Err(error)) = waiting.map(|params| module.build(&params)) {
+            tracing::error!(base = name, %error, "the error bdev can not be put over its base");
+        }
     }
 
-    /// `bdev_error_create`: a bdev `EE_{base}`; gives its name.
+    fn examine(&self, _registry: Registry, _name: String) -> LocalBoxFuture<'static, ()> {
+        Box::pin(std::future::ready(()))
+    }
+}
+
+impl ErrorBdevs {
+    /// Starts the module, which waits for the bases of what it was asked for.
+    pub fn new(registry: Registry) -> Rc<Self> {
+        let module = Rc::new(Self {
+            registry: registry.clone(),
+            wanted: Wanted::default(),
+            disks: RefCell::default(),
+        });
+        registry.add_examiner(Rc::new(BaseExaminer(Rc::downgrade(&module))));
+        module
+    }
+
+    /// `bdev_error_create`: a bdev `EE_{base}`. Without its base it comes later, with the base. When the base goes, it is forgotten.
     ///
     /// # Errors
-    /// [`BdevError::NotFound`] or [`BdevError::Claimed`] for the base, [`BdevError::Exists`].
-    pub fn create(&self, base_name: &str, uuid: Option<Uuid>) -> Result<String, BdevError> {
-        let (base, events) = Base::open(&self.registry, base_name, MODULE)?;
-        let name = format!("EE_{}", base.name);
+    /// [`BdevError::Claimed`] for the base, [`BdevError::Exists`] also if one waits for that base.
+    pub fn create(&self, params: ErrorParams) -> Result<(), BdevError> {
+        if self.wanted.borrow().iter().any(|wanted| wanted.base_name == params.base_name) {
+            return Err(BdevError::Exists { name: params.base_name });
+        }
+        match self.build(&params) {
+            Ok(()) => {}
+            Err(BdevError::NotFound { name }) => {
+                tracing::info!(base = %name, "the error bdev waits for its base");
+            }
+            Err(error) => return Err(error),
+        }
+        self.wanted.borrow_mut().push(params);
+        Ok(())
+    }
+
+    /// What waits for its base.
+    pub fn waiting(&self) -> Vec<ErrorParams> {
+        let is_there = |base: &str| self.registry.info(&bdev_name(base)).is_ok_and(|i| i.module == MODULE);
+        self.wanted.borrow().iter().filter(|wanted| !is_there(&wanted.base_name)).cloned().collect()
+    }
+
+    /// Puts the bdev over its base.
+    fn build(&self, params: &ErrorParams) -> Result<(), BdevError> {
+        let (base, events) = Base::open(&self.registry, &params.base_name, MODULE)?;
+        let name = bdev_name(&params.base_name);
         let shared = Rc::<Shared>::default();
-        let uuid = uuid.filter(|u| !u.is_nil()).unwrap_or_else(Uuid::new_v4);
-        let bdev = Rc::new(ErrorDisk { base, shared: Rc::clone(&shared), uuid });
+        let bdev = Rc::new(ErrorDisk {
+            base,
+            base_name: params.base_name.clone(),
+            shared: Rc::clone(&shared),
+            uuid: params.uuid.filter(|u| !u.is_nil()).unwrap_or_else(Uuid::new_v4),
+            wanted: Rc::clone(&self.wanted),
+        });
         let registration =
             self.registry.register(NewBdev { name: name.clone(), aliases: Vec::new(), bdev })?;
         follow(events, registration);
-        self.disks.borrow_mut().insert(name.clone(), shared);
-        Ok(name)
+        self.disks.borrow_mut().insert(name, shared);
+        Ok(())
     }
 
     fn find(&self, name: &str) -> Result<Rc<Shared>, BdevError> {
@@ -109,12 +175,15 @@ impl ErrorBdevs {
         Ok(())
     }
 
-    /// `bdev_error_resume_pending`: what was held goes on.
+    /// `bdev_error_resume_pending`: what was held goes on, and nothing more is held.
     ///
     /// # Errors
     /// [`BdevError::NotFound`].
     pub fn resume(&self, name: &str) -> Result<(), BdevError> {
-        self.find(name).map(|shared| shared.resume.notify_waiters())
+        let shared = self.find(name)?;
+        shared.plan.borrow_mut().injections.retain(|_, injection| injection.error != ErrorType::Pending);
+        shared.resume.notify_waiters();
+        Ok(())
     }
 
     /// `bdev_error_delete`.
@@ -129,6 +198,11 @@ impl ErrorBdevs {
         }
         Ok(gone)
     }
+}
+
+/// The base as it was called when the bdev was made.
+fn bdev_name(base_name: &str) -> String {
+    format!("EE_{base_name}")
 }
 
 /// Counts an operation as in flight on the base.
@@ -260,6 +334,7 @@ impl Bdev for ErrorDisk {
         self.inject(None, move |base| base.begin(|d| d.write_zeroes(lba, blocks, fua)))
     }
     fn destruct(&self) -> LocalBoxFuture<'static, ()> {
+        self.wanted.borrow_mut().retain(|wanted| wanted.base_name != self.base_name);
         self.base.close();
         Box::pin(std::future::ready(()))
     }

@@ -19,7 +19,7 @@ const CHUNK: usize = 256 * 1024;
 /// Parameters of `bdev_malloc_create`.
 #[derive(Clone, Debug, Default)]
 pub struct MallocParams {
-    /// `Malloc{n}` if absent.
+    /// `Malloc{n}` if absent, with a number that was not used before.
     pub name: Option<String>,
     pub num_blocks: u64,
     /// A multiple of 512.
@@ -171,7 +171,7 @@ pub(super) fn check_geometry(num_blocks: u64, block_size: u32) -> Result<(), Bde
 /// [`BdevError::Invalid`] for a bad geometry, [`BdevError::Exists`] for a taken name or uuid.
 pub fn create(registry: &Registry, params: MallocParams) -> Result<Registration, BdevError> {
     check_geometry(params.num_blocks, params.block_size)?;
-    let name = params.name.unwrap_or_else(|| free_name(registry));
+    let name = params.name.unwrap_or_else(|| format!("Malloc{}", registry.next_unnamed()));
     let bdev = Malloc {
         block_size: params.block_size,
         num_blocks: params.num_blocks,
@@ -182,17 +182,6 @@ pub fn create(registry: &Registry, params: MallocParams) -> Result<Registration,
         })),
     };
     registry.register(NewBdev { name, aliases: Vec::new(), bdev: Rc::new(bdev) })
-}
-
-fn free_name(registry: &Registry) -> String {
-    let mut n = 0;
-    loop {
-        let name = format!("Malloc{n}");
-        if registry.canonical_name(&name).is_err() {
-            return name;
-        }
-        n += 1;
-    }
 }
 
 #[cfg(test)]

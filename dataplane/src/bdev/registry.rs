@@ -108,6 +108,7 @@ struct Inner {
     examined: Notify,
     registered: Notify,
     next_holder: Cell<u64>,
+    next_unnamed: Cell<u64>,
     orphans: mpsc::UnboundedSender<LocalBoxFuture<'static, ()>>,
 }
 
@@ -144,6 +145,7 @@ impl Registry {
             examined: Notify::new(),
             registered: Notify::new(),
             next_holder: Cell::new(0),
+            next_unnamed: Cell::new(0),
             orphans,
         }))
     }
@@ -224,6 +226,13 @@ impl Registry {
         let (sender, events) = mpsc::unbounded_channel();
         entry.holders.borrow_mut().insert(id, sender);
         Ok((Descriptor::new(entry, id, write), events))
+    }
+
+    /// A number for the name of a bdev that was given none; none comes twice.
+    pub(super) fn next_unnamed(&self) -> u64 {
+        let number = self.0.next_unnamed.get();
+        self.0.next_unnamed.set(number + 1);
+        number
     }
 
     /// The canonical name of a bdev, found by name or alias.

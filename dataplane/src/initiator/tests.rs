@@ -43,7 +43,7 @@ struct Fixture {
     b: SocketAddr,
     registry: Registry,
     _malloc: Registration,
-    _delays: DelayBdevs,
+    _delays: Rc<DelayBdevs>,
     _ports: [Port; 2],
 }
 

@@ -69,12 +69,12 @@ fn set_options(app: &App, call: &BdevSetOptions) -> Result<bool, RpcError> {
 async fn get_bdevs(bdevs: &Registry, call: BdevGetBdevs) -> Result<Vec<vda_spdk::Bdev>, RpcError> {
     let Some(name) = call.name else { return Ok(bdevs.list().into_iter().map(view::bdev).collect()) };
     let found = match (bdevs.info(&name), call.timeout.filter(|t| *t > 0)) {
-        (Err(_), Some(ms)) => {
-            tokio::time::timeout(Duration::from_millis(ms), bdevs.wait_for(&name)).await.ok()
-        }
-        (found, _) => found.ok(),
+        (Err(_), Some(ms)) => tokio::time::timeout(Duration::from_millis(ms), bdevs.wait_for(&name))
+            .await
+            .map_err(|_| Errno(libc::ETIMEDOUT)),
+        (found, _) => found.map_err(|_| Errno::ENODEV),
     };
-    found.map(|info| vec![view::bdev(info)]).ok_or_else(|| RpcError::errno(Errno::ENODEV))
+    Ok(vec![view::bdev(found?)])
 }
 
 fn get_iostat(app: &App, call: &BdevGetIostat) -> Result<Iostat, RpcError> {
@@ -105,7 +105,13 @@ fn get_iostat(app: &App, call: &BdevGetIostat) -> Result<Iostat, RpcError> {
         return Ok(Iostat { bdevs: Some(bdevs), ..reply });
     }
     let name = bdevs.first().map(|b| b.name.clone());
-    let channels = bdevs.into_iter().map(|b| ChannelIostat { thread_id: 1, counters: b.counters }).collect();
+    // One thread has a channel to what somebody has open.
+    let is_open = |b: &BdevIostat| app.bdevs.info(&b.name).is_ok_and(|info| info.open > 0);
+    let channels = bdevs
+        .into_iter()
+        .filter(is_open)
+        .map(|b| ChannelIostat { thread_id: 1, counters: b.counters })
+        .collect();
     Ok(Iostat { name, channels: Some(channels), ..reply })
 }
 

@@ -94,7 +94,8 @@ async fn disks_answer_as_recorded() {
         "fallocate": false, "nowait": false}});
     assert_eq!(got[0]["driver_specific"], want);
     t.expect("bdev_get_bdevs", json!({"name": "nope"}), Err(NODEV)).await;
-    t.expect("bdev_get_bdevs", json!({"name": "nope", "timeout": 20}), Err(NODEV)).await;
+    let timed_out = (-110, "Connection timed out");
+    t.expect("bdev_get_bdevs", json!({"name": "nope", "timeout": 20}), Err(timed_out)).await;
     t.expect("bdev_get_bdevs", json!({"bogus": 1}), Err(DECODE)).await;
     t.expect("bdev_examine", json!({"name": "aio0"}), Err(INVAL)).await;
     t.expect("bdev_wait_for_examine", Value::Null, Ok(json!(true))).await;

@@ -19,6 +19,7 @@ use super::Methods;
 use crate::app::App;
 use crate::bdev::BdevInfo;
 
+pub(super) use disks::waiting_parts;
 pub(super) use nvme::parts as nvme_parts;
 pub(super) use nvmf::calls as nvmf_calls;
 pub(super) use volumes::{raid_options, raid_parts, store_parts};

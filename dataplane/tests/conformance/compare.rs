@@ -56,6 +56,10 @@ impl Bindings {
         out + rest
     }
 
+    pub(crate) fn fill_all(&mut self, texts: &[String]) -> Vec<String> {
+        texts.iter().map(|text| self.fill_text(text)).collect()
+    }
+
     fn lookup(&mut self, name: &str) -> String {
         match name.split_once(':') {
             None if name == "dir" => self.dir.clone(),

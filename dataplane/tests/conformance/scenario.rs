@@ -4,6 +4,9 @@
 //! - `{"start": TARGET}`: starts a target, in its start-up phase. `{"kill": TARGET}`: SIGKILL.
 //! - `{"on": TARGET, "call": METHOD, "params": {}, "result" or "error": ...}`: a call, with the recorded answer. With `"until": true` it
 //!   is repeated until the answer is that one. With `"any_order": true` the elements of lists may come in any.
+//! - `{"stop": TARGET}`, `{"continue": TARGET}`: SIGSTOP and SIGCONT.
+//! - `{"host": [ARGUMENT, ...], "exit": CODE}`: `vda_host` with these arguments has to end with that code. With `"as": NAME` instead of a
+//!   code it runs on, and `{"wait": NAME, "exit": CODE}` is its end; `{"running": NAME}`: it has not ended.
 //! - `{"on": TARGET, "send": TEXT, "answers": [...]}`: raw bytes on a connection of their own, with the values answered; `"any_order"`
 //!   when they may come in any. `"closes": true`: the target closes the connection instead.
 
@@ -11,11 +14,13 @@ use std::collections::BTreeMap;
 use std::fs::File;
 use std::time::{Duration, Instant};
 
+use rustix::process::Signal;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::compare::{Bindings, Difference};
 use super::exceptions::Exceptions;
+use super::host::Host;
 use super::target::{Connection, Target};
 
 /// How long `until` repeats a call.
@@ -27,6 +32,12 @@ enum Step {
     File { file: String, size: u64 },
     Start { start: String },
     Kill { kill: String },
+    Stop { stop: String },
+    Continue { r#continue: String },
+    Host { host: Vec<String>, exit: i32 },
+    Begin { host: Vec<String>, r#as: String },
+    Wait { wait: String, exit: i32 },
+    Running { running: String },
     Call(Call),
     Send(Send),
 }
@@ -62,6 +73,7 @@ struct Run {
     dir: tempfile::TempDir,
     bindings: Bindings,
     targets: BTreeMap<String, Target>,
+    hosts: BTreeMap<String, Host>,
     exceptions: Exceptions,
     failures: Vec<String>,
 }
@@ -71,7 +83,14 @@ pub(crate) fn run(name: &str, lines: &str) {
     let dir = tempfile::tempdir().unwrap();
     let bindings = Bindings::new(dir.path());
     let exceptions = Exceptions::of(name);
-    let mut run = Run { dir, bindings, targets: BTreeMap::new(), exceptions, failures: Vec::new() };
+    let mut run = Run {
+        dir,
+        bindings,
+        targets: BTreeMap::new(),
+        hosts: BTreeMap::new(),
+        exceptions,
+        failures: Vec::new(),
+    };
     for (at, line) in lines.lines().enumerate() {
         let step: Step =
             serde_json::from_str(line).unwrap_or_else(|e| panic!("{name}:{}: {e}: {line}", at + 1));
@@ -101,8 +120,34 @@ impl Run {
                 self.targets.insert(start, target);
             }
             Step::Kill { kill } => drop(self.targets.remove(&kill).unwrap()),
+            Step::Stop { stop } => self.targets[&stop].signal(Signal::STOP),
+            Step::Continue { r#continue } => self.targets[&r#continue].signal(Signal::CONT),
+            Step::Host { host, exit } => {
+                let ended = Host::start(self.bindings.fill_all(&host)).end();
+                self.ended(line, &host.join(" "), exit, &ended);
+            }
+            Step::Begin { host, r#as } => {
+                let host = Host::start(self.bindings.fill_all(&host));
+                self.hosts.insert(r#as, host);
+            }
+            Step::Wait { wait, exit } => {
+                let ended = self.hosts.remove(&wait).unwrap().end();
+                self.ended(line, &wait, exit, &ended);
+            }
+            Step::Running { running } => {
+                if let Some(ended) = self.hosts.get_mut(&running).unwrap().has_ended() {
+                    self.failures.push(format!("line {line}: {running} has ended already: {ended}"));
+                }
+            }
             Step::Call(call) => self.call(line, &call),
             Step::Send(send) => self.send(line, &send),
+        }
+    }
+
+    fn ended(&mut self, line: usize, what: &str, exit: i32, (code, said): &(Option<i32>, String)) {
+        if *code != Some(exit) {
+            self.failures
+                .push(format!("line {line} {what}: exit code {exit} expected, got {code:?}: {said}"));
         }
     }
 

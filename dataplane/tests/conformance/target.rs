@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
+use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 use vda_spdk::framing::Framer;
 
@@ -90,6 +91,12 @@ impl Target {
             #[allow(clippy::disallowed_methods)]
             std::thread::sleep(Duration::from_millis(10));
         }
+    }
+
+    /// Sends it a signal.
+    #[allow(dead_code)]
+    pub(crate) fn signal(&self, signal: Signal) {
+        kill_process(Pid::from_child(&self.child), signal).unwrap();
     }
 
     /// A connection of its own.

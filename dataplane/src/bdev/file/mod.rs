@@ -51,7 +51,7 @@ pub struct FileParams {
     pub module: FileModule,
     pub name: String,
     pub filename: String,
-    /// Bytes; the device's own (512 for a disk, 4096 for a file) if absent.
+    /// Bytes; the device's own if absent. A file has none.
     pub block_size: Option<u32>,
     pub readonly: bool,
     /// `fallocate` of `bdev_aio_create`: advertise unmap and write zeroes. Only reported: both always work here.
@@ -73,7 +73,8 @@ struct Opened {
     file: File,
     bytes: u64,
     is_block_device: bool,
-    own_block_size: u32,
+    /// `None` for a file.
+    own_block_size: Option<u32>,
 }
 
 struct Disk {
@@ -113,10 +114,9 @@ fn open(params: &FileParams) -> Result<Opened, BdevError> {
             allowed: "a regular file or a block device",
         });
     }
-    let own_block_size = if is_block_device {
-        rustix::fs::ioctl_blksszget(&file).map_err(|e| file_error(path, &e.into()))?
-    } else {
-        4096
+    let own_block_size = match is_block_device {
+        true => Some(rustix::fs::ioctl_blksszget(&file).map_err(|e| file_error(path, &e.into()))?),
+        false => None,
     };
     let bytes = size_of(&file, is_block_device).map_err(|e| file_error(path, &e))?;
     Ok(Opened { file, bytes, is_block_device, own_block_size })
@@ -124,12 +124,12 @@ fn open(params: &FileParams) -> Result<Opened, BdevError> {
 
 /// The block size and count a bdev gets.
 fn geometry(opened: &Opened, asked: Option<u32>) -> Result<(u32, u64), BdevError> {
-    let block_size = asked.filter(|b| *b != 0).unwrap_or(opened.own_block_size);
+    let block_size = asked.filter(|b| *b != 0).or(opened.own_block_size).unwrap_or(0);
     let invalid = |field, value: String, allowed| Err(BdevError::Invalid { field, value, allowed });
     if block_size < 512 || !block_size.is_power_of_two() {
         return invalid("block_size", block_size.to_string(), "a power of two of at least 512");
     }
-    if opened.is_block_device && block_size < opened.own_block_size {
+    if opened.own_block_size.is_some_and(|own| block_size < own) {
         return invalid("block_size", block_size.to_string(), "at least the block size of the device");
     }
     let blocks = opened.bytes / u64::from(block_size);
@@ -171,9 +171,6 @@ impl FileBdevs {
     /// [`BdevError::File`] if the file can not be opened, [`BdevError::Invalid`] for its size or block size,
     /// [`BdevError::Exists`] for a taken name or uuid.
     pub fn create(&self, params: FileParams) -> Result<Registration, BdevError> {
-        if self.registry.canonical_name(&params.name).is_ok() {
-            return Err(BdevError::Exists { name: params.name });
-        }
         let opened = open(&params)?;
         let (block_size, num_blocks) = geometry(&opened, params.block_size)?;
         let disk = Rc::new(Disk {

@@ -9,6 +9,11 @@ use crate::bdev::BdevError;
 
 /// A module that looks at bdevs for what it may find on them (an lvstore).
 pub trait Examiner: 'static {
+    /// Takes a bdev that it was told to wait for. All modules are asked this before any may [look](Self::examine), so that none finds
+    /// something on a bdev that is another's (SPDK's `examine_config`).
+    fn examine_config(&self, _registry: &Registry, _name: &str) {}
+
+    /// Looks at what is on a bdev (SPDK's `examine_disk`).
     fn examine(&self, registry: Registry, name: String) -> LocalBoxFuture<'static, ()>;
 }
 
@@ -53,6 +58,9 @@ impl Registry {
         let examiners = self.0.state.borrow().examiners.clone();
         if examiners.is_empty() {
             return;
+        }
+        for examiner in &examiners {
+            examiner.examine_config(self, &name);
         }
         self.0.examining.set(self.0.examining.get() + 1);
         let registry = self.clone();

@@ -36,7 +36,20 @@ fn without_metadata(md_size: Option<u32>, dif_type: Option<i32>) -> Result<(), R
     Ok(())
 }
 
+/// A hint, but SPDK looks at it.
+fn physical_block_size(bytes: Option<u32>) -> Result<(), RpcError> {
+    match bytes.unwrap_or(0) % 512 {
+        0 => Ok(()),
+        _ => Err(RpcError::errno(Errno::EINVAL)),
+    }
+}
+
 fn create_malloc(app: &App, call: BdevMallocCreate) -> Result<String, RpcError> {
+    physical_block_size(call.physical_block_size)?;
+    if call.num_blocks > 0 && call.block_size == 0 {
+        // SPDK looks for memory of no size, and finds none.
+        return Err(RpcError::errno(Errno(libc::ENOMEM)));
+    }
     without_metadata(call.md_size, call.dif_type)?;
     let params = MallocParams {
         name: call.name,
@@ -52,6 +65,7 @@ fn register_null(methods: &mut Methods) {
     let nulls = Rc::clone(&handles);
     methods.method::<BdevNullCreate>(State::Runtime, async move |app, call| {
         without_metadata(call.md_size, call.dif_type)?;
+        physical_block_size(call.physical_block_size)?;
         let params = NullParams {
             name: call.name.clone(),
             num_blocks: call.num_blocks,
@@ -113,7 +127,12 @@ fn register_files(methods: &mut Methods, files: &Rc<FileBdevs>) {
             fallocate: false,
             uuid: call.uuid,
         };
-        Ok(f.create(params)?.name().to_owned())
+        let refused = |refusal| {
+            // SPDK says no more than that; the log says the rest.
+            tracing::info!(%refusal, "bdev call refused");
+            RpcError::internal("Unable to create URING bdev.")
+        };
+        Ok(f.create(params).map_err(refused)?.name().to_owned())
     });
     let f = Rc::clone(files);
     methods.method::<BdevUringRescan>(State::Runtime, async move |_, call| {

@@ -4,18 +4,19 @@ use std::rc::Rc;
 
 use vda_spdk::{
     BdevDelayCreate, BdevDelayDelete, BdevDelayUpdateLatency, BdevErrorCreate, BdevErrorDelete,
-    BdevErrorInjectError, BdevErrorResumePending, DelayLatency, Errno, ErrorType, code,
+    BdevErrorInjectError, BdevErrorResumePending, DelayLatency, Errno, ErrorType,
 };
 
 use crate::app::App;
-use crate::bdev::BdevError;
 use crate::bdev::delay::{DelayBdevs, DelayParams, Latencies};
-use crate::bdev::inject::{ErrorBdevs, Injection};
-use crate::rpc::{Methods, RpcError, State};
+use crate::bdev::inject::{ErrorBdevs, ErrorParams, Injection};
+use crate::rpc::{Methods, RpcError, State, config};
 
 pub(super) fn register(methods: &mut Methods, app: &Rc<App>) {
-    register_delay(methods, &Rc::new(DelayBdevs::new(app.bdevs.clone())));
-    register_error(methods, &Rc::new(ErrorBdevs::new(app.bdevs.clone())));
+    let (delays, errors) = (DelayBdevs::new(app.bdevs.clone()), ErrorBdevs::new(app.bdevs.clone()));
+    register_delay(methods, &delays);
+    register_error(methods, &errors);
+    methods.config_parts(move |_| (Vec::new(), config::waiting_parts(&delays.waiting(), &errors.waiting())));
 }
 
 fn register_delay(methods: &mut Methods, delays: &Rc<DelayBdevs>) {
@@ -41,13 +42,8 @@ fn register_delay(methods: &mut Methods, delays: &Rc<DelayBdevs>) {
                 DelayLatency::P99Write => &mut l.p99_write,
             } = call.latency_us;
         });
-        match updated {
-            Ok(()) => Ok(true),
-            Err(BdevError::Invalid { .. }) => {
-                Err(RpcError::new(code::INVALID_REQUEST, "The requested bdev is not a delay bdev."))
-            }
-            Err(_) => Err(RpcError::invalid_params("The requested bdev does not exist.")),
-        }
+        updated.map_err(|_| RpcError::invalid_params("The requested bdev does not exist."))?;
+        Ok(true)
     });
     let d = Rc::clone(delays);
     methods.method::<BdevDelayDelete>(State::Runtime, async move |_, call| {
@@ -59,7 +55,7 @@ fn register_delay(methods: &mut Methods, delays: &Rc<DelayBdevs>) {
 fn register_error(methods: &mut Methods, errors: &Rc<ErrorBdevs>) {
     let e = Rc::clone(errors);
     methods.method::<BdevErrorCreate>(State::Runtime, async move |_, call| {
-        e.create(&call.base_name, call.uuid)?;
+        e.create(ErrorParams { base_name: call.base_name, uuid: call.uuid })?;
         Ok(true)
     });
     let e = Rc::clone(errors);

@@ -7,6 +7,8 @@ use vda_spdk::{
 
 use super::{Part, entry};
 use crate::bdev::BdevInfo;
+use crate::bdev::delay::DelayParams;
+use crate::bdev::inject::ErrorParams;
 use crate::bdev::{malloc, null};
 
 pub(super) fn parts(bdevs: &[BdevInfo]) -> Vec<Part> {
@@ -34,13 +36,32 @@ fn part(info: &BdevInfo) -> Option<Part> {
                 entry(&delayed(info, delay)?)
             }
             DriverSpecific { error_disk: Some(error), .. } => {
-                needs.push(error.base_bdev.clone());
-                entry(&BdevErrorCreate { uuid: Some(info.uuid), ..BdevErrorCreate::new(error.base_bdev) })
+                // It is named after what its base was called then, which may be an alias.
+                let base = info.name.strip_prefix("EE_").unwrap_or(&error.base_bdev).to_owned();
+                needs.push(error.base_bdev);
+                entry(&BdevErrorCreate { uuid: Some(info.uuid), ..BdevErrorCreate::new(base) })
             }
             _ => return None,
         },
     };
     Some(Part { provides: vec![info.name.clone()], needs, calls: vec![call] })
+}
+
+/// Delay and error bdevs whose bases are not there.
+pub(crate) fn waiting_parts(delays: &[DelayParams], errors: &[ErrorParams]) -> Vec<Part> {
+    let delay = |params: &DelayParams| {
+        let l = params.latencies;
+        let (name, base) = (params.name.clone(), params.base_bdev_name.clone());
+        entry(&BdevDelayCreate {
+            uuid: params.uuid,
+            ..BdevDelayCreate::new(name, base, l.avg_read, l.p99_read, l.avg_write, l.p99_write)
+        })
+    };
+    let error = |params: &ErrorParams| {
+        entry(&BdevErrorCreate { uuid: params.uuid, ..BdevErrorCreate::new(params.base_name.clone()) })
+    };
+    let calls = delays.iter().map(delay).chain(errors.iter().map(error));
+    calls.map(|call| Part { calls: vec![call], ..Part::default() }).collect()
 }
 
 fn aio(info: &BdevInfo, file: FileSpecific) -> ConfigEntry {
