@@ -72,6 +72,8 @@ struct Connection {
     keep_alive: KeepAlive,
     events: Events,
     waiting: Vec<(u64, Request)>,
+    /// When the host gives it up unless the controller has answered its ICReq.
+    ready_by: Option<Instant>,
     dead: bool,
 }
 
@@ -87,6 +89,7 @@ impl Connection {
             keep_alive: KeepAlive::new(KATO.as_millis() as u32, GRANULARITY, now),
             events: Events::new(Notice::Ana.enable_bit()),
             waiting: Vec::new(),
+            ready_by: Some(now + KATO),
             dead: false,
         }
     }
@@ -160,7 +163,10 @@ impl Simulation {
     fn host(&mut self) {
         while let Some(event) = self.c.host.poll().expect("the controller keeps the protocol") {
             match event {
-                Event::Ready(_) => assert!(self.submit(EVENT)),
+                Event::Ready(_) => {
+                    self.c.ready_by = None;
+                    assert!(self.submit(EVENT));
+                }
                 Event::Completed(done) => {
                     assert_eq!(done.cqe.status, Status::SUCCESS);
                     match done.token {
@@ -192,7 +198,8 @@ impl Simulation {
                 break;
             }
         }
-        if self.lost[0].is_none() && self.c.pulse.is_lost(self.time()) {
+        let never_ready = self.c.ready_by.is_some_and(|at| at <= self.time());
+        if self.lost[0].is_none() && (never_ready || self.c.pulse.is_lost(self.time())) {
             self.lost[0] = Some(self.now);
         }
     }
@@ -283,33 +290,55 @@ fn setting() -> impl Strategy<Value = Setting> {
     )
 }
 
+/// A wire that lives is never given up; one that dies is by both sides, in time and not before, and nothing is lost by it.
+fn silence_is_found_and_nothing_else(s: Setting) -> Result<(), TestCaseError> {
+    let dies = s.dies;
+    let round_trip = 2 * s.latency + s.service;
+    let mut sim = Simulation::new(s);
+    while sim.now < 60_000 && !(sim.is_done() && sim.now > 9_000) {
+        sim.tick();
+    }
+    let (written, read) = (sim.written, sim.read.len());
+    prop_assert!(
+        sim.is_done(),
+        "{written} written, {read} read, heard of {} of {} notices",
+        sim.heard,
+        sim.posted
+    );
+    for (token, data) in &sim.read {
+        prop_assert_eq!(data.len(), sim.length(*token));
+        prop_assert!(data.iter().all(|b| *b == byte(*token)), "data of write {}", token);
+    }
+    let kato = KATO.as_millis() as u64;
+    let Some(died) = dies else {
+        prop_assert_eq!(sim.lost, [None, None]);
+        return Ok(());
+    };
+    let [Some(host), Some(controller)] = sim.lost else { panic!("noticed by {:?}", sim.lost) };
+    let latest = died + kato / 2 + kato + round_trip + 2;
+    prop_assert!(host > died && host <= latest, "host: {} after {}", host, died);
+    let latest = died + kato + u64::from(GRANULARITY) + round_trip + 2;
+    prop_assert!(controller > died && controller <= latest, "controller: {} after {}", controller, died);
+    Ok(())
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(48))]
 
-    /// A wire that lives is never given up; one that dies is by both sides, in time and not before, and nothing is lost by it.
     #[test]
     fn silence_is_found_by_both_sides_and_nothing_else_is(s in setting()) {
-        let dies = s.dies;
-        let round_trip = 2 * s.latency + s.service;
-        let mut sim = Simulation::new(s);
-        while sim.now < 60_000 && !(sim.is_done() && sim.now > 9_000) {
-            sim.tick();
-        }
-        prop_assert!(sim.is_done(), "{} written, {} read, heard of {} of {} notices", sim.written, sim.read.len(), sim.heard, sim.posted);
-        for (token, data) in &sim.read {
-            prop_assert_eq!(data.len(), sim.length(*token));
-            prop_assert!(data.iter().all(|b| *b == byte(*token)), "data of write {}", token);
-        }
-        let kato = KATO.as_millis() as u64;
-        match dies {
-            None => prop_assert_eq!(sim.lost, [None, None]),
-            Some(died) => {
-                let [Some(host), Some(controller)] = sim.lost else { panic!("noticed by {:?}", sim.lost) };
-                prop_assert!(host > died && host <= died + kato / 2 + kato + round_trip + 2, "host: {} after {}", host, died);
-                prop_assert!(controller > died && controller <= died + kato + u64::from(GRANULARITY) + round_trip + 2,
-                    "controller: {} after {}", controller, died);
-            }
-        }
+        silence_is_found_and_nothing_else(s)?;
+    }
+}
+
+/// No Keep Alive can be sent then; the time for connecting ends it.
+#[test]
+fn a_wire_that_dies_before_the_controller_answered_is_given_up() {
+    let digests = Digests { header: false, data: false };
+    for dies in 1..=35 {
+        let (cuts, sizes) = (vec![401], vec![1]);
+        let s = Setting { digests, latency: 17, service: 0, cuts, sizes, dies: Some(dies), notices: vec![] };
+        silence_is_found_and_nothing_else(s).unwrap();
     }
 }
 
