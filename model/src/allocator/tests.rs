@@ -318,10 +318,9 @@ proptest! {
         let mut fit = 0;
         let mut create = |known: &[(DnId, v1::DnCapacity)], dns: &mut [(DnId, v1::DnCapacity)], seed| {
             let Ok(placement) = place_on(&da, known, seed) else { return false };
-            if cost_on(&da, dns, &placement).wasted == 0 && take(&da, dns, &placement) {
-                fit += 1;
-            }
-            true
+            let taken = cost_on(&da, dns, &placement).wasted == 0 && take(&da, dns, &placement);
+            fit += usize::from(taken);
+            taken
         };
         for (portal, learns, seed) in turns {
             if learns {

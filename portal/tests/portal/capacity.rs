@@ -6,7 +6,7 @@ on_both!(
     /// 64 concurrent creates that together exceed the capacity.
     concurrent_creates,
     concurrent_creates_through_two_portals,
-    concurrent_mirrored_creates_through_two_portals,
+    concurrent_mirrored_creates_through_four_portals,
     concurrent_mirrored_creates_on_unlike_disks,
     concurrent_creates_and_deletes,
     controllers_run_out,
@@ -51,11 +51,12 @@ mod run {
         exceed(&bed, &[&bed, &other], 1, 4 * PER_PD, &[15; 4]).await;
     }
 
-    /// Two portals that know little of each other must not leave the last places of mirrors on one PD.
-    pub(super) async fn concurrent_mirrored_creates_through_two_portals(bed: Bed) {
+    /// Portals that know little of each other must not leave the last places of mirrors on one PD.
+    pub(super) async fn concurrent_mirrored_creates_through_four_portals(bed: Bed) {
         bed.cluster(4, GIB).await;
-        let other = bed.another().await;
-        exceed(&bed, &[&bed, &other], 2, 4 * PER_PD / 2, &[15; 4]).await;
+        let others = [bed.another().await, bed.another().await, bed.another().await];
+        let portals: Vec<&Bed> = std::iter::once(&bed).chain(&others).collect();
+        exceed(&bed, &portals, 2, 4 * PER_PD / 2, &[15; 4]).await;
     }
 
     /// Each mirror needs the large disk: by free share alone the small ones would be filled with each other.
