@@ -106,6 +106,8 @@ struct Scene {
     world: World,
     ledger: Ledger,
     known: Option<LegState>,
+    /// Nobody records what the agent reports.
+    unrecorded: bool,
     deleting: bool,
     book: Book,
     status: Option<CntlrStatus>,
@@ -121,6 +123,7 @@ impl Scene {
             world,
             ledger: Ledger::default(),
             known: None,
+            unrecorded: false,
             deleting: false,
             book: Book::default(),
             status: None,
@@ -190,7 +193,7 @@ impl Scene {
 
     fn monitor(&mut self) {
         let Some(status) = &self.status else { return };
-        if self.deleting {
+        if self.deleting || self.unrecorded {
             return;
         }
         let observed = &status.legs[0];
@@ -236,6 +239,8 @@ enum Op {
     Write,
     Rebuild,
     Unexport(usize),
+    MonitorGoes,
+    MonitorReturns,
 }
 
 fn op() -> impl Strategy<Value = Op> {
@@ -248,6 +253,8 @@ fn op() -> impl Strategy<Value = Op> {
         2 => Just(Op::Write),
         1 => Just(Op::Rebuild),
         1 => (0..12_usize).prop_map(Op::Unexport),
+        1 => Just(Op::MonitorGoes),
+        1 => Just(Op::MonitorReturns),
     ]
 }
 
@@ -255,16 +262,21 @@ fn play(scene: &mut Scene, op: &Op) {
     match op {
         Op::Work => scene.agent(usize::MAX),
         Op::CrashAfter(calls) => scene.agent(*calls),
-        Op::TargetDies => scene.world.restart(),
+        // A host is sent to an array when its agent has reported it.
+        Op::TargetDies if scene.ledger.0.is_empty() => scene.world.restart(),
+        Op::TargetDies => scene.world.crash(),
         Op::Lose(n) => {
             scene.world.lose(scene.member(*n));
             // Known limit: a loss that is not recorded before the data plane dies as well is not known to the election.
             scene.agent(usize::MAX);
+            scene.unrecorded = false;
         }
         Op::Return(n) => scene.world.give_back(scene.member(*n)),
         Op::Write => scene.world.write(),
         Op::Rebuild => scene.world.finish_rebuilds(),
         Op::Unexport(n) => scene.world.unexport(scene.member(*n)),
+        Op::MonitorGoes => scene.unrecorded = true,
+        Op::MonitorReturns => scene.unrecorded = false,
     }
     scene.monitor();
     scene.check();
@@ -277,12 +289,14 @@ proptest! {
     /// assembled as equal, and when all is back the array serves what was written last.
     #[test]
     fn data_survives_everything(
-        stripes in 1..3_u32, replicas in 1..4_u32, groups in 1..3_u32, ops in prop::collection::vec(op(), 0..25)
+        stripes in 1..3_u32, replicas in 1..4_u32, groups in 1..3_u32, unrecorded: bool,
+        ops in prop::collection::vec(op(), 0..25)
     ) {
-        let mut scene = Scene::new(stripes, replicas, groups);
+        let mut scene = Scene { unrecorded, ..Scene::new(stripes, replicas, groups) };
         for op in &ops {
             play(&mut scene, op);
         }
+        scene.unrecorded = false;
         scene.world.all_back();
         scene.settle();
         scene.check();
@@ -394,6 +408,42 @@ fn several_members_in_sync_wait_for_an_election() {
     scene.settle();
     scene.world.check_whole();
     scene.check();
+}
+
+/// The agent's ledger alone knows that there is data: nobody has recorded the first report yet.
+#[test]
+fn an_assembly_that_nobody_recorded_is_not_repeated_as_a_new_one() {
+    let mut scene = Scene { unrecorded: true, ..Scene::new(2, 2, 1) };
+    scene.agent(usize::MAX);
+    assert_eq!(scene.condition(), Condition::Ready);
+    scene.world.write();
+    scene.world.crash();
+    scene.agent(usize::MAX);
+    scene.check();
+    assert_eq!(scene.known, None);
+    assert!(scene.status.as_ref().unwrap().legs[0].needs_election);
+    scene.unrecorded = false;
+    scene.settle();
+    scene.world.check_whole();
+    scene.check();
+}
+
+#[test]
+fn a_volume_that_is_gone_is_not_made_again() {
+    // Who remembers it: the agent's ledger, what is recorded in etcd.
+    for (ledger, recorded) in [(true, false), (false, true)] {
+        let mut scene = Scene { unrecorded: !recorded, ..Scene::new(1, 2, 1) };
+        scene.agent(usize::MAX);
+        scene.monitor();
+        if !ledger {
+            scene.ledger = Ledger::default();
+        }
+        scene.world.lose_volume();
+        scene.agent(usize::MAX);
+        assert!(!scene.world.has_volume(), "{ledger} {recorded}");
+        assert_eq!(scene.condition(), Condition::Failed, "{:?}", scene.status);
+        scene.check();
+    }
 }
 
 #[test]

@@ -21,8 +21,17 @@ use crate::stack_tests::DA;
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 struct Content {
     version: u64,
+    /// Of writes that were in flight when a data plane died: each member may have other blocks of them. 0: none.
+    torn: u64,
     lvstore: bool,
     volume: bool,
+}
+
+impl Content {
+    /// What all mirror sets of the array have in common.
+    const fn whole(self) -> Self {
+        Self { torn: 0, ..self }
+    }
 }
 
 #[derive(Debug, Clone)]
@@ -110,6 +119,19 @@ impl World {
 
     // ---- what happens to it ----
 
+    /// The data plane dies, with writes in flight to an array that is in use.
+    pub(crate) fn crash(&mut self) {
+        if self.lvstore.is_some() {
+            for mirror in self.mirrors() {
+                for (torn, vd) in (1..).zip(self.sources(&mirror)) {
+                    self.vds.get_mut(&vd).unwrap().content.torn = self.version * 16 + torn;
+                }
+            }
+        }
+        self.restart();
+    }
+
+    /// The data plane dies, idle.
     pub(crate) fn restart(&mut self) {
         self.attached.clear();
         self.nulls.clear();
@@ -117,6 +139,17 @@ impl World {
         self.lvstore = None;
         self.volume = None;
         self.exports.clear();
+    }
+
+    /// Somebody deletes the volume.
+    pub(crate) fn lose_volume(&mut self) {
+        self.volume = None;
+        self.vds.values_mut().for_each(|vd| vd.content.volume = false);
+        self.exports.values_mut().for_each(|export| export.namespaces = Some(Vec::new()));
+    }
+
+    pub(crate) fn has_volume(&self) -> bool {
+        self.volume.is_some()
     }
 
     pub(crate) fn unexport(&mut self, vd: VdId) {
@@ -231,10 +264,14 @@ impl World {
             if placeholders {
                 self.violation(format!("read from a placeholder of {mirror}"));
             }
-            seen.extend(self.sources(&mirror).into_iter().map(|vd| self.vds[&vd].content));
+            let members: Vec<_> = self.sources(&mirror).into_iter().map(|vd| self.vds[&vd].content).collect();
+            if members.windows(2).any(|pair| pair[0] != pair[1]) {
+                self.violation(format!("members that differ are read: {members:?}"));
+            }
+            seen.extend(members.into_iter().map(Content::whole));
         }
         if seen.windows(2).any(|pair| pair[0] != pair[1]) {
-            self.violation(format!("members that differ are read: {seen:?}"));
+            self.violation(format!("mirror sets that differ are read: {seen:?}"));
         }
         let newest = self.vds.values().map(|vd| vd.content.version).max().unwrap_or(0);
         let read = seen.first().copied().unwrap_or_default();
@@ -248,7 +285,7 @@ impl World {
     pub(crate) fn check_whole(&mut self) {
         let read = self.read();
         assert!(read.lvstore && read.volume);
-        assert!(self.vds.values().all(|vd| vd.content == read), "{:?}", self.vds);
+        assert!(self.vds.values().all(|vd| vd.content.whole() == read), "{:?}", self.vds);
         assert_eq!(read.version, self.version);
         assert!(self.nulls.is_empty(), "no placeholder stays: {:?}", self.nulls);
     }
@@ -313,7 +350,8 @@ impl World {
         }
         if call.raid_level == RaidLevel::Raid1 {
             let members = call.base_bdevs.iter().filter_map(|b| self.vd_of(b));
-            let contents: BTreeSet<u64> = members.map(|vd| self.vds[&vd].content.version).collect();
+            let content = |vd: VdId| (self.vds[&vd].content.version, self.vds[&vd].content.torn);
+            let contents: BTreeSet<_> = members.map(content).collect();
             if contents.len() > 1 {
                 self.violation(format!("members that differ are assembled as equal: {contents:?}"));
             }
