@@ -56,6 +56,18 @@ fn measures() {
     scenario::run("measures", include_str!("conformance/measures.jsonl"));
 }
 
+/// Subsystems without hosts: names, controller id ranges, namespaces, listeners and their ANA states, host lists, referrals; with every refusal.
+#[test]
+fn subsystems() {
+    scenario::run("subsystems", include_str!("conformance/subsystems.jsonl"));
+}
+
+/// What is shown of a connected host; a fence that waits, and tells when it waits in vain; a namespace whose removal waits for a write.
+#[test]
+fn fencing() {
+    scenario::run("fencing", include_str!("conformance/fencing.jsonl"));
+}
+
 /// Start-up options, and an lvstore that is found again after the target was killed, when it is asked to examine.
 #[test]
 fn examine() {

@@ -153,6 +153,9 @@ pub struct DiscoveryEntry {
     pub trtype: u8,
     /// What the entry refers to.
     pub subtype: SubsystemType,
+    /// Transport requirements (NVM Express Base 2.0, figure 264): bits 1:0 secure channel (0 not specified, 1 required, 2 not required), bit 2
+    /// disabling of SQ flow control is supported.
+    pub treq: u8,
     /// Port of the subsystem.
     pub portid: u16,
     /// Controller id, 0xffff for dynamic.
@@ -177,8 +180,7 @@ pub fn encode_discovery(generation: u64, entries: &[DiscoveryEntry]) -> Vec<u8> 
     put(&mut b, 0, &generation.to_le_bytes());
     put(&mut b, 8, &(entries.len() as u64).to_le_bytes());
     for (e, out) in entries.iter().zip(b.chunks_exact_mut(DISCOVERY_ENTRY_LEN).skip(1)) {
-        // TREQ: secure channel not specified, SQ flow control disable supported.
-        put(out, 0, &[e.trtype, e.adrfam, e.subtype.bits(), 1 << 2]);
+        put(out, 0, &[e.trtype, e.adrfam, e.subtype.bits(), e.treq]);
         put(out, 4, &e.portid.to_le_bytes());
         put(out, 6, &e.cntlid.to_le_bytes());
         put(out, 8, &e.asqsz.to_le_bytes());
@@ -206,6 +208,7 @@ pub fn decode_discovery(b: &[u8]) -> Vec<DiscoveryEntry> {
         trtype: u8_at(e, 0),
         adrfam: u8_at(e, 1),
         subtype: SubsystemType::from_bits(u8_at(e, 2)),
+        treq: u8_at(e, 3),
         portid: u16_at(e, 4),
         cntlid: u16_at(e, 6),
         asqsz: u16_at(e, 8),

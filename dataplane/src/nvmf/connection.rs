@@ -262,6 +262,10 @@ impl Connection {
                 add(&n.unassociated, -1);
                 add(total, 1);
                 add(current, 1);
+                if c.qid != 0 {
+                    // To SPDK the Connect of an I/O queue is the first command that ended on it.
+                    n.completed.set(n.completed.get() + 1);
+                }
                 self.queue.connected(c.sqsize, c.no_sq_flow_control);
                 self.queue.complete(r.tag, Status::SUCCESS, controller.cntlid.into(), None);
                 self.controller = Some(controller);

@@ -33,6 +33,9 @@ pub enum TargetError {
     /// Connections of the host, or I/O they began, were still there when the time was over.
     #[error("Timeout reached during host removal")]
     RemovalTimeout { nqn: String, host: String },
+    /// A referral by TCP or RDMA without service id.
+    #[error("Service ID is required.")]
+    NoService,
     /// The referral does not exist.
     #[error("Unable to remove a referral.")]
     NoReferral,
@@ -52,6 +55,7 @@ impl TargetError {
             | Self::Internal { .. }
             | Self::AnaState { .. }
             | Self::TransportExists { .. }
+            | Self::NoService
             | Self::NoReferral
             | Self::RemovalTimeout { .. } => INTERNAL_ERROR,
         }

@@ -10,6 +10,7 @@ use vda_nvme::status::Status;
 
 use super::Target;
 use super::controller::Controller;
+use super::referral::Referral;
 use super::subsystem::Subsystem;
 
 /// Data of a Get Log Page command, `length` bytes.
@@ -142,10 +143,7 @@ fn discovery_log(target: &Target, host: &str) -> Vec<u8> {
     for s in target.subsystems.borrow().iter().filter(|s| !s.closed.get() && s.allows(host)) {
         entries.extend(subsystem_entries(s, asqsz));
     }
-    for r in target.referrals.borrow().iter() {
-        let entry = entry(r.address, SubsystemType::Referral, &r.subnqn, 0, asqsz);
-        entries.push(entry);
-    }
+    entries.extend(target.referrals.borrow().iter().map(Referral::entry));
     log::encode_discovery(target.discovery_generation.get(), &entries)
 }
 
@@ -166,6 +164,8 @@ fn entry(
         adrfam: if address.is_ipv4() { 1 } else { 2 },
         trtype: TRTYPE_TCP,
         subtype,
+        // Secure channel not specified, disabling of SQ flow control supported.
+        treq: 1 << 2,
         portid,
         cntlid: CNTLID_DYNAMIC,
         asqsz,

@@ -16,6 +16,7 @@ mod logpage;
 mod namespace;
 mod nqn;
 mod read_buffers;
+mod referral;
 mod reservation;
 mod subsystem;
 mod transport;
@@ -94,7 +95,7 @@ pub struct Target {
     /// In the order of creation; the discovery subsystem first.
     subsystems: RefCell<Vec<Rc<Subsystem>>>,
     sockets: RefCell<BTreeMap<SocketAddr, Rc<ListeningSocket>>>,
-    referrals: RefCell<Vec<view::Referral>>,
+    referrals: RefCell<Vec<referral::Referral>>,
     discovery_generation: Cell<u64>,
     counters: Counters,
     read_buffers: read_buffers::ReadBuffers,

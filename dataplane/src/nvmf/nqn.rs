@@ -16,13 +16,16 @@ pub(super) fn is_valid(nqn: &str) -> bool {
     let Some((head, name)) = nqn.split_once(':') else { return false };
     let Some(rest) = head.strip_prefix("nqn.") else { return false };
     let Some((date, domain)) = rest.split_once('.') else { return false };
-    !name.is_empty() && is_date(date) && domain.split('.').all(is_label)
+    // SPDK does not look at how the domain ends.
+    let domain = domain.strip_suffix('.').unwrap_or(domain);
+    !name.is_empty() && is_date(date) && (domain.is_empty() || domain.split('.').all(is_label))
 }
 
+/// Digits where a year and a month would be; SPDK does not ask which month.
 fn is_date(date: &str) -> bool {
     let Some((year, month)) = date.split_once('-') else { return false };
     let digits = |s: &str, n: usize| s.len() == n && s.bytes().all(|b| b.is_ascii_digit());
-    digits(year, 4) && digits(month, 2) && ("01"..="12").contains(&month)
+    digits(year, 4) && digits(month, 2)
 }
 
 fn is_label(label: &str) -> bool {
@@ -54,7 +57,7 @@ mod tests {
             "badnqn",
             "nqn.2016-06.io.spdk",
             "nqn.2016-06.io.spdk:",
-            "nqn.2016-13.io.spdk:a",
+            "nqn.2016-1.io.spdk:a",
             "nqn.216-06.io.spdk:a",
             "nqn.2016-06.io..spdk:a",
             "nqn.2016-06.1o.spdk:a",

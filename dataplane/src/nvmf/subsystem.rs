@@ -126,7 +126,8 @@ impl Subsystem {
         let id = self.next_listener.get();
         self.next_listener.set(id.wrapping_add(1));
         let listener = Listener::new(id, address, self.config.max_namespaces, state);
-        self.listeners.borrow_mut().push(Rc::new(listener));
+        // The newest is shown first, as in SPDK.
+        self.listeners.borrow_mut().insert(0, Rc::new(listener));
     }
 
     pub(super) fn remove_listener(&self, address: SocketAddr) -> bool {

@@ -118,7 +118,7 @@ fn every_command_works_with_and_without_digests() {
             let (group, ns) = attach(&f, options).await;
             assert_eq!((ns.blocks(), ns.block_size()), (4096, 512));
             assert_eq!(ns.ids.uuid, *Uuid::from_u128(7).as_bytes());
-            assert_eq!(f.target.show_controllers(NQN).expect("shown")[0].num_io_qpairs, 3);
+            assert_eq!(f.target.show_controllers(NQN).expect("shown")[0].num_io_qpairs, 4);
             round_trip(&ns).await;
             group.close().await;
             eventually(|| f.target.show_qpairs(NQN).expect("shown").is_empty()).await;

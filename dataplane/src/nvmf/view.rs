@@ -1,12 +1,9 @@
 //! What the `nvmf_*_get_*` calls show of the target.
 
-use std::net::SocketAddr;
-
-use vda_nvme::DISCOVERY_NQN;
 use vda_nvme::log::AnaState;
 use vda_spdk::{
     AnaGroupState, NsAnaState, NvmfController, NvmfHost, NvmfListener, NvmfNamespace, NvmfPollGroup,
-    NvmfQpair, NvmfReferral, NvmfStats, NvmfSubsystem, QpairState, SubsystemType, Trid,
+    NvmfQpair, NvmfStats, NvmfSubsystem, QpairState, SubsystemType, Trid,
 };
 
 use super::namespace::{Namespace, show_id};
@@ -16,14 +13,6 @@ use crate::bdev::TICK_RATE;
 
 /// The one thread of the target, as SPDK would call it.
 const THREAD: &str = "nvmf_tgt_poll_group_000";
-
-/// Another discovery service.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Referral {
-    pub(super) address: SocketAddr,
-    pub(super) secure_channel: bool,
-    pub(super) subnqn: String,
-}
 
 /// ANA state of a call.
 #[must_use]
@@ -92,13 +81,14 @@ impl Target {
         let subsystem = self.subsystem(nqn)?;
         let kind = if subsystem.config.discovery { "discovery" } else { "io" };
         let shown = subsystem.all_controllers().into_iter().map(|c| {
-            let io = c.links.borrow().keys().filter(|q| **q != 0).count();
+            // All of them, whatever SPDK calls the field.
+            let queues = c.links.borrow().len();
             NvmfController {
                 cntlid: c.cntlid,
                 cntrltype: kind.into(),
                 hostnqn: c.hostnqn.clone(),
                 hostid: c.hostid,
-                num_io_qpairs: u32::try_from(io).unwrap_or(u32::MAX),
+                num_io_qpairs: u32::try_from(queues).unwrap_or(u32::MAX),
             }
         });
         Ok(shown.collect())
@@ -144,43 +134,6 @@ impl Target {
             completed_nvme_io: Some(c.completed.get()),
         };
         NvmfStats { tick_rate: TICK_RATE, poll_groups: vec![group] }
-    }
-
-    /// `nvmf_discovery_add_referral`.
-    pub fn add_referral(&self, address: SocketAddr, secure_channel: bool, subnqn: Option<String>) {
-        let subnqn = subnqn.unwrap_or_else(|| DISCOVERY_NQN.to_owned());
-        let referral = Referral { address, secure_channel, subnqn };
-        if !self.referrals.borrow().contains(&referral) {
-            self.referrals.borrow_mut().push(referral);
-            self.discovery_changed(None);
-        }
-    }
-
-    /// `nvmf_discovery_remove_referral`.
-    ///
-    /// # Errors
-    /// [`TargetError::NoReferral`].
-    pub fn remove_referral(&self, address: SocketAddr, subnqn: Option<&str>) -> Result<(), TargetError> {
-        let subnqn = subnqn.unwrap_or(DISCOVERY_NQN);
-        let mut referrals = self.referrals.borrow_mut();
-        let before = referrals.len();
-        referrals.retain(|r| r.address != address || r.subnqn != subnqn);
-        if referrals.len() == before {
-            return Err(TargetError::NoReferral);
-        }
-        drop(referrals);
-        self.discovery_changed(None);
-        Ok(())
-    }
-
-    /// `nvmf_discovery_get_referrals`.
-    pub fn show_referrals(&self) -> Vec<NvmfReferral> {
-        let show = |r: &Referral| NvmfReferral {
-            address: transport::trid(r.address),
-            secure_channel: Some(r.secure_channel),
-            subnqn: Some(r.subnqn.clone()),
-        };
-        self.referrals.borrow().iter().map(show).collect()
     }
 }
 

@@ -46,6 +46,31 @@ pub(super) fn bad_parameters(method: &str) -> RpcError {
     }
 }
 
+/// The name of the one NVMe-oF target, as SPDK calls it.
+const TARGET: &str = "nvmf_tgt";
+
+/// The answer to a `tgt_name` of a target that does not exist, if `params` has one.
+pub(super) fn unknown_target(method: &str, params: &str) -> Option<RpcError> {
+    #[derive(serde::Deserialize)]
+    struct Params {
+        tgt_name: Option<String>,
+    }
+    if !method.starts_with("nvmf_") || !params.contains("tgt_name") {
+        return None;
+    }
+    let name = serde_json::from_str::<Params>(params).ok()?.tgt_name.filter(|name| name != TARGET)?;
+    Some(match method {
+        "nvmf_create_subsystem" => RpcError::internal(format!("Unable to find target {name}")),
+        "nvmf_discovery_get_referrals" => RpcError::internal("Unable to find a target"),
+        "nvmf_create_transport"
+        | "nvmf_discovery_add_referral"
+        | "nvmf_discovery_remove_referral"
+        | "nvmf_get_stats"
+        | "nvmf_get_transports" => RpcError::internal("Unable to find a target."),
+        _ => RpcError::invalid_params(format!("NVMf target '{name}' not found")),
+    })
+}
+
 /// The answer to `bdev_nvme_get_path_iostat`: paths are not measured one by one.
 pub(super) fn path_iostat_is_off() -> RpcError {
     RpcError::new(code::INVALID_STATE, "RPC not enabled if enable_io_path_stat is false")

@@ -225,10 +225,11 @@ fn decode<C: Call>(params: Option<&RawValue>) -> Result<C, RpcError> {
         true => known_fields::<C>(text).and_then(serde_json::from_value),
         false => serde_json::from_str(text),
     };
-    decoded.map_err(|error| {
+    let decoded = decoded.map_err(|error| {
         tracing::info!(method = C::METHOD, %error, "bad parameters");
         bad_params::bad_parameters(C::METHOD)
-    })
+    })?;
+    bad_params::unknown_target(C::METHOD, text).map_or(Ok(decoded), Err)
 }
 
 /// The parameters without those that the method does not have.

@@ -188,12 +188,12 @@ fn views(methods: &mut Methods, target: &Rc<Target>) {
 fn referrals(methods: &mut Methods, target: &Rc<Target>) {
     let t = Rc::clone(target);
     methods.method::<NvmfDiscoveryAddReferral>(State::Runtime, async move |_, c| {
-        t.add_referral(socket_address(&c.address)?, c.secure_channel.unwrap_or(false), c.subnqn);
+        t.add_referral(&c.address, c.secure_channel.unwrap_or(false), c.subnqn.as_deref())?;
         Ok(true)
     });
     let t = Rc::clone(target);
     methods.method::<NvmfDiscoveryRemoveReferral>(State::Runtime, async move |_, c| {
-        t.remove_referral(socket_address(&c.address)?, c.subnqn.as_deref())?;
+        t.remove_referral(&c.address, c.subnqn.as_deref())?;
         Ok(true)
     });
     let t = Rc::clone(target);

@@ -6,7 +6,9 @@
 //!   is repeated until the answer is that one. With `"any_order": true` the elements of lists may come in any.
 //! - `{"stop": TARGET}`, `{"continue": TARGET}`: SIGSTOP and SIGCONT.
 //! - `{"host": [ARGUMENT, ...], "exit": CODE}`: `vda_host` with these arguments has to end with that code. With `"as": NAME` instead of a
-//!   code it runs on, and `{"wait": NAME, "exit": CODE}` is its end; `{"running": NAME}`: it has not ended.
+//!   code it runs on, and `{"wait": NAME, "exit": CODE}` is its end; `{"running": NAME}`: it has not ended. `{"end": NAME}`: SIGKILL.
+//! - `{"on": TARGET, "ask": METHOD, "params": {}, "as": NAME}`: a call on a connection of its own that is not waited for. `{"unanswered": NAME}`:
+//!   it has no answer yet. `{"answered": NAME, "result" or "error": ...}`: waits for the answer.
 //! - `{"on": TARGET, "send": TEXT, "answers": [...]}`: raw bytes on a connection of their own, with the values answered; `"any_order"`
 //!   when they may come in any. `"closes": true`: the target closes the connection instead.
 
@@ -38,6 +40,10 @@ enum Step {
     Begin { host: Vec<String>, r#as: String },
     Wait { wait: String, exit: i32 },
     Running { running: String },
+    End { end: String },
+    Ask(Ask),
+    Unanswered { unanswered: String },
+    Answered(Answered),
     Call(Call),
     Send(Send),
 }
@@ -58,6 +64,31 @@ struct Call {
 
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
+struct Ask {
+    on: String,
+    ask: String,
+    params: Option<Value>,
+    r#as: String,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Answered {
+    answered: String,
+    result: Option<Value>,
+    error: Option<Value>,
+}
+
+/// A call that is not answered yet.
+struct Asked {
+    on: String,
+    method: String,
+    line: usize,
+    connection: Connection,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
 struct Send {
     on: String,
     send: String,
@@ -74,6 +105,7 @@ struct Run {
     bindings: Bindings,
     targets: BTreeMap<String, Target>,
     hosts: BTreeMap<String, Host>,
+    asked: BTreeMap<String, Asked>,
     exceptions: Exceptions,
     failures: Vec<String>,
 }
@@ -83,14 +115,8 @@ pub(crate) fn run(name: &str, lines: &str) {
     let dir = tempfile::tempdir().unwrap();
     let bindings = Bindings::new(dir.path());
     let exceptions = Exceptions::of(name);
-    let mut run = Run {
-        dir,
-        bindings,
-        targets: BTreeMap::new(),
-        hosts: BTreeMap::new(),
-        exceptions,
-        failures: Vec::new(),
-    };
+    let (targets, hosts, asked) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
+    let mut run = Run { dir, bindings, targets, hosts, asked, exceptions, failures: Vec::new() };
     for (at, line) in lines.lines().enumerate() {
         let step: Step =
             serde_json::from_str(line).unwrap_or_else(|e| panic!("{name}:{}: {e}: {line}", at + 1));
@@ -139,6 +165,15 @@ impl Run {
                     self.failures.push(format!("line {line}: {running} has ended already: {ended}"));
                 }
             }
+            Step::End { end } => drop(self.hosts.remove(&end).unwrap()),
+            Step::Ask(ask) => self.ask(line, ask),
+            Step::Unanswered { unanswered } => {
+                let asked = self.asked.get_mut(&unanswered).unwrap();
+                if let Some(answer) = asked.connection.received() {
+                    self.failures.push(format!("line {line}: {unanswered} is answered already: {answer}"));
+                }
+            }
+            Step::Answered(answered) => self.answered(line, &answered),
             Step::Call(call) => self.call(line, &call),
             Step::Send(send) => self.send(line, &send),
         }
@@ -151,16 +186,33 @@ impl Run {
         }
     }
 
-    fn call(&mut self, line: usize, call: &Call) {
-        let mut request = json!({"jsonrpc": "2.0", "id": line, "method": call.call});
-        if let Some(params) = &call.params {
+    fn request(&mut self, line: usize, method: &str, params: Option<&Value>) -> Value {
+        let mut request = json!({"jsonrpc": "2.0", "id": line, "method": method});
+        if let Some(params) = params {
             request["params"] = self.bindings.fill(params);
         }
-        let expected = match (&call.result, &call.error) {
-            (Some(result), None) => json!({"jsonrpc": "2.0", "id": line, "result": result}),
-            (None, Some(error)) => json!({"jsonrpc": "2.0", "id": line, "error": error}),
-            _ => panic!("line {line}: neither result nor error, or both"),
-        };
+        request
+    }
+
+    fn ask(&mut self, line: usize, ask: Ask) {
+        let request = self.request(line, &ask.ask, ask.params.as_ref());
+        let mut connection = self.targets[&ask.on].connect();
+        connection.send(&request.to_string());
+        self.asked.insert(ask.r#as, Asked { on: ask.on, method: ask.ask, line, connection });
+    }
+
+    fn answered(&mut self, line: usize, answered: &Answered) {
+        let mut asked = self.asked.remove(&answered.answered).unwrap();
+        let got = asked.connection.receive().unwrap();
+        let expected = expected(asked.line, answered.result.as_ref(), answered.error.as_ref());
+        let differences = self.differences(&asked.on, &asked.method, &expected, &got);
+        let report = |d: &Difference| self.failures.push(describe(line, &asked.on, &asked.method, d));
+        differences.iter().for_each(report);
+    }
+
+    fn call(&mut self, line: usize, call: &Call) {
+        let request = self.request(line, &call.call, call.params.as_ref());
+        let expected = expected(line, call.result.as_ref(), call.error.as_ref());
         // After a difference what follows may never come: it is only reported.
         let patience = if self.failures.is_empty() { PATIENCE } else { Duration::ZERO };
         let started = Instant::now();
@@ -215,6 +267,15 @@ impl Run {
         let differences = self.differences(&send.on, "(raw)", &expected.into(), &answers.into());
         let report = |d: &Difference| self.failures.push(describe(line, &send.on, &send.send, d));
         differences.iter().for_each(report);
+    }
+}
+
+/// The recorded answer to the request of a line.
+fn expected(line: usize, result: Option<&Value>, error: Option<&Value>) -> Value {
+    match (result, error) {
+        (Some(result), None) => json!({"jsonrpc": "2.0", "id": line, "result": result}),
+        (None, Some(error)) => json!({"jsonrpc": "2.0", "id": line, "error": error}),
+        _ => panic!("line {line}: neither result nor error, or both"),
     }
 }
 

@@ -143,6 +143,18 @@ impl Connection {
         self.stream.write_all(text.as_bytes()).unwrap();
     }
 
+    /// A value, if one has come; does not wait.
+    #[allow(dead_code)]
+    pub(crate) fn received(&mut self) -> Option<Value> {
+        self.stream.set_nonblocking(true).unwrap();
+        let mut chunk = [0; 16 * 1024];
+        while let Ok(received @ 1..) = self.stream.read(&mut chunk) {
+            self.framer.buffer().extend_from_slice(&chunk[..received]);
+        }
+        self.stream.set_nonblocking(false).unwrap();
+        self.framer.next_value().unwrap().map(|value| serde_json::from_slice(value).unwrap())
+    }
+
     /// The next value, `None` when the target has closed the connection or stays silent.
     pub(crate) fn receive(&mut self) -> Option<Value> {
         let mut chunk = [0; 16 * 1024];

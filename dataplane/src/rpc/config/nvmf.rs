@@ -14,7 +14,8 @@ use crate::nvmf::{Target, TransportOptions};
 pub(crate) fn calls(target: &Target) -> Vec<ConfigEntry> {
     let mut calls: Vec<_> =
         target.transport().iter().map(|t| entry(&transport(&TransportOptions::reply(t)))).collect();
-    calls.extend(target.show_referrals().into_iter().map(|r| {
+    // The newest are shown first; made in the order they were, they are shown so again.
+    calls.extend(target.show_referrals().into_iter().rev().map(|r| {
         let (secure_channel, subnqn) = (r.secure_channel, r.subnqn);
         let call = NvmfDiscoveryAddReferral::new(address(&r.address));
         entry(&NvmfDiscoveryAddReferral { secure_channel, subnqn, ..call })
@@ -32,7 +33,7 @@ pub(crate) fn calls(target: &Target) -> Vec<ConfigEntry> {
     }
     for s in discovery.iter().chain(&subsystems) {
         let listeners = target.show_listeners(&s.nqn).unwrap_or_default();
-        calls.extend(listeners.iter().flat_map(|l| listener(&s.nqn, l)));
+        calls.extend(listeners.iter().rev().flat_map(|l| listener(&s.nqn, l)));
     }
     calls
 }
@@ -77,6 +78,7 @@ fn namespace(ns: &NvmfNamespace) -> NamespaceParams {
         eui64: ns.eui64.clone(),
         uuid: ns.uuid,
         anagrpid: ns.anagrpid,
+        ptpl_file: ns.ptpl_file.clone(),
         ..NamespaceParams::new(ns.bdev_name.clone())
     }
 }
