@@ -53,10 +53,13 @@ next() { step=$1; title "$1"; }
 # and is held by all processes that are started.
 port() { # port NAME
   local candidate fd
-  mkdir -p "${TMPDIR:-/tmp}/vda-ports"
+  local locks="${TMPDIR:-/tmp}/vda-ports"
+  mkdir -p "$locks" 2>/dev/null || true
+  # Somebody else's: as in `vda-ports`.
+  [ -w "$locks" ] || { locks="$locks-$(id -u)"; mkdir -p "$locks"; }
   for _ in $(seq 1000); do
     candidate=$((15000 + RANDOM % 17000))
-    exec {fd}>"${TMPDIR:-/tmp}/vda-ports/$candidate"
+    { exec {fd}>"$locks/$candidate"; } 2>/dev/null || continue
     if flock -n "$fd" && ! (exec 3<>"/dev/tcp/127.0.0.1/$candidate") 2>/dev/null; then
       printf -v "$1" '%s' "$candidate"
       return
