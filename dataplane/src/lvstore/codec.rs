@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use bytes::{Buf, BufMut, TryGetError};
 use uuid::Uuid;
 
-use super::layout::{Layout, PAGE};
+use super::layout::{EXTENT_BYTES, Layout, PAGE};
 use super::map::{ClusterMap, Entry, HOLE};
 use super::state::{Lvol, LvolClear, MAX_CLUSTERS, NAME_MAX, Parent, State};
 
@@ -35,8 +35,8 @@ pub(super) const FLAG_THIN: u32 = 1;
 const FLAG_READ_ONLY: u32 = 2;
 const FLAG_SNAPSHOT: u32 = 4;
 /// What is done with clusters that are given back; none of the two: unmap.
-const FLAG_CLEAR_ZEROES: u32 = 8;
-const FLAG_CLEAR_NONE: u32 = 16;
+pub(super) const FLAG_CLEAR_ZEROES: u32 = 8;
+pub(super) const FLAG_CLEAR_NONE: u32 = 16;
 /// Of a thin lvol: all clusters are promised to it nevertheless.
 const FLAG_RESERVED: u32 = 32;
 const KNOWN_FLAGS: u32 =
@@ -46,6 +46,8 @@ const KNOWN_FLAGS: u32 =
 const PARENT_NONE: u8 = 0;
 const PARENT_LVOL: u8 = 1;
 const PARENT_EXTERNAL: u8 = 2;
+
+pub(super) const TOO_SMALL: &str = "the device is smaller than its lvstore";
 
 /// Why bytes are not metadata.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -189,7 +191,7 @@ pub(super) fn decode_super(page: &[u8]) -> Result<(Uuid, u64, Layout), DecodeErr
         journal_pages: next()?,
         header_budget: next()?,
     };
-    if layout.block_size == 0 || layout.cluster_size < layout.block_size || layout.journal_pages == 0 {
+    if !layout.is_possible() {
         return Err(DecodeError::Malformed("impossible geometry"));
     }
     Ok((uuid, features, layout))
@@ -237,7 +239,47 @@ fn put_extent(out: &mut Vec<u8>, extent: Option<(u64, u32, u32)>) -> bool {
     true
 }
 
-fn decode_lvol(b: &mut &[u8]) -> Result<(u64, Lvol), DecodeError> {
+/// How many things of at least `size` bytes follow: no more than there are bytes for.
+fn get_count(b: &mut &[u8], size: usize) -> Result<u32, DecodeError> {
+    let count = b.try_get_u32_le()?;
+    if u64::from(count) * size as u64 > b.len() as u64 {
+        return Err(DecodeError::Malformed("more is announced than there is"));
+    }
+    Ok(count)
+}
+
+/// Reads an extent of an lvol of `clusters` clusters into its map. `left` is how many clusters of the lvstore nobody has claimed yet.
+fn decode_extent(
+    b: &mut &[u8],
+    map: &mut ClusterMap,
+    clusters: u64,
+    left: &mut u32,
+) -> Result<(), DecodeError> {
+    let (index, cluster, count) = (u64::from(b.try_get_u32_le()?), b.try_get_u32_le()?, b.try_get_u32_le()?);
+    let end = index + u64::from(count);
+    if end > clusters {
+        return Err(DecodeError::Malformed("an extent beyond the end of its lvol"));
+    }
+    if map.any(index, end, |entry| entry != Entry::Inherited) {
+        return Err(DecodeError::Malformed("extents of an lvol overlap"));
+    }
+    if cluster == HOLE {
+        map.punch(index, end);
+        return Ok(());
+    }
+    if cluster.checked_add(count).is_none_or(|end| end > HOLE) {
+        return Err(DecodeError::Malformed("an extent beyond the last cluster"));
+    }
+    // Before anything is stored: a number must not cost more than the bytes of what it counts.
+    *left =
+        left.checked_sub(count).ok_or(DecodeError::Malformed("more clusters are mapped than there are"))?;
+    for (at, cluster) in (index..end).zip(cluster..) {
+        map.set(at, Entry::Mapped(cluster));
+    }
+    Ok(())
+}
+
+fn decode_lvol(b: &mut &[u8], left: &mut u32) -> Result<(u64, Lvol), DecodeError> {
     let id = b.try_get_u64_le()?;
     let uuid = Uuid::from_bytes(take(b)?);
     let name = get_name(b)?;
@@ -251,24 +293,8 @@ fn decode_lvol(b: &mut &[u8]) -> Result<(u64, Lvol), DecodeError> {
     }
     let parent = get_parent(b)?;
     let mut map = ClusterMap::default();
-    for _ in 0..b.try_get_u32_le()? {
-        let (index, cluster, count) = (b.try_get_u32_le()?, b.try_get_u32_le()?, b.try_get_u32_le()?);
-        let fits = u64::from(index) + u64::from(count) <= clusters;
-        if !fits {
-            return Err(DecodeError::Malformed("an extent beyond the end of its lvol"));
-        }
-        for n in 0..count {
-            let entry = match nth(cluster, n) {
-                Some(HOLE) => Entry::Hole,
-                Some(cluster) => Entry::Mapped(cluster),
-                None => return Err(DecodeError::Malformed("an extent beyond the last cluster")),
-            };
-            let at = u64::from(index) + u64::from(n);
-            if map.entry(at) != Entry::Inherited {
-                return Err(DecodeError::Malformed("extents of an lvol overlap"));
-            }
-            map.set(at, entry);
-        }
+    for _ in 0..get_count(b, EXTENT_BYTES as usize)? {
+        decode_extent(b, &mut map, clusters, left)?;
     }
     let lvol = Lvol {
         uuid,
@@ -336,8 +362,12 @@ pub(super) fn decode_checkpoint_header(page: &[u8], uuid: Uuid) -> Result<Checkp
     })
 }
 
-/// Reads the body of a checkpoint; `body` may be longer.
-pub(super) fn decode_checkpoint_body(header: &CheckpointHeader, body: &[u8]) -> Result<State, DecodeError> {
+/// Reads the body of a checkpoint; `body` may be longer. The device has room for `max_clusters` data clusters.
+pub(super) fn decode_checkpoint_body(
+    header: &CheckpointHeader,
+    body: &[u8],
+    max_clusters: u32,
+) -> Result<State, DecodeError> {
     let len = usize::try_from(header.body_len).map_err(|_| DecodeError::Checksum)?;
     let mut b = body.get(..len).ok_or(DecodeError::Checksum)?;
     if crc32c::crc32c(b) != header.body_crc {
@@ -345,8 +375,17 @@ pub(super) fn decode_checkpoint_body(header: &CheckpointHeader, body: &[u8]) -> 
     }
     let b = &mut b;
     let (name, clusters, next_id) = (get_name(b)?, b.try_get_u32_le()?, b.try_get_u64_le()?);
-    let count = b.try_get_u32_le()?;
-    let lvols = (0..count).map(|_| decode_lvol(b)).collect::<Result<BTreeMap<_, _>, _>>()?;
+    if clusters > max_clusters {
+        return Err(DecodeError::Malformed(TOO_SMALL));
+    }
+    let mut lvols = BTreeMap::new();
+    let mut left = clusters;
+    for _ in 0..get_count(b, LVOL_FIXED)? {
+        let (id, lvol) = decode_lvol(b, &mut left)?;
+        if id >= next_id || lvols.insert(id, lvol).is_some() {
+            return Err(DecodeError::Malformed("an lvol with a number that it can not have"));
+        }
+    }
     Ok(State { name, clusters, next_id, lvols })
 }
 

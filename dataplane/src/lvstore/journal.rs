@@ -4,14 +4,16 @@ use bytes::{Buf, BufMut};
 use uuid::Uuid;
 
 use super::codec::{
-    DecodeError, FLAG_THIN, PAGE_LEN, check_seal, clear_flags, clear_of, get_name, get_parent, put_name,
-    put_parent, seal, take,
+    DecodeError, FLAG_CLEAR_NONE, FLAG_CLEAR_ZEROES, FLAG_THIN, PAGE_LEN, check_seal, clear_flags, clear_of,
+    get_name, get_parent, put_name, put_parent, seal, take,
 };
 use super::state::{LvolId, Record};
 
 pub(super) const JOURNAL_MAGIC: [u8; 4] = *b"VLVJ";
 /// Bytes of a journal page's header: magic, crc, uuid, generation, page number, length.
 const JOURNAL_HEADER: usize = 4 + 4 + 16 + 8 + 4 + 2;
+/// What a record of a creation may say.
+const CREATE_FLAGS: u32 = FLAG_THIN | FLAG_CLEAR_ZEROES | FLAG_CLEAR_NONE;
 
 fn put_new(out: &mut Vec<u8>, kind: u8, id: LvolId, uuid: Uuid, name: &str) {
     out.put_u8(kind);
@@ -95,6 +97,9 @@ fn decode_record(b: &mut &[u8]) -> Result<Record, DecodeError> {
         1 => {
             let (id, uuid, name) = get_new(b)?;
             let flags = b.try_get_u32_le()?;
+            if flags & !CREATE_FLAGS != 0 {
+                return Err(DecodeError::Malformed("an lvol with features that this version does not have"));
+            }
             let (thin, clear) = (flags & FLAG_THIN != 0, clear_of(flags));
             Record::Create { id, uuid, name, thin, clear, clusters: b.try_get_u64_le()? }
         }

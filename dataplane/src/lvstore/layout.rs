@@ -77,20 +77,38 @@ impl Layout {
         let extents = max_clusters.max(MIN_EXTENTS_PER_CLUSTER * clusters);
         let checkpoint_pages = 2 + (extents * EXTENT_BYTES + header_budget).div_ceil(PAGE);
         let journal_pages = clamp(clusters / 8, &JOURNAL_PAGES);
-        let md_bytes = (SUPER_PAGES + 2 * (checkpoint_pages + journal_pages)) * PAGE;
-        let layout = Self {
+        let mut layout = Self {
             block_size,
             cluster_size,
-            md_clusters: fit(md_bytes.div_ceil(u64::from(cluster_size)))?,
+            md_clusters: 0,
             max_clusters: fit(max_clusters)?,
             checkpoint_pages: fit(checkpoint_pages)?,
             journal_pages: fit(journal_pages)?,
             header_budget: fit(header_budget)?,
         };
+        layout.md_clusters = fit(layout.md_bytes().div_ceil(u64::from(cluster_size)))?;
         if layout.data_clusters(num_blocks) == 0 {
             return Err(LvolError::NoSpace);
         }
         Ok(layout)
+    }
+
+    /// Whether a superblock may say this: what all code that computes with it relies on.
+    pub(super) fn is_possible(&self) -> bool {
+        let page = PAGE as u32;
+        let sizes = self.block_size > 0
+            && page.is_multiple_of(self.block_size)
+            && self.cluster_size >= page
+            && self.cluster_size.is_multiple_of(page);
+        let metadata = self.checkpoint_pages >= 2
+            && self.journal_pages >= 1
+            && self.md_bytes() <= u64::from(self.md_clusters) * u64::from(self.cluster_size);
+        sizes && metadata && self.max_clusters < u32::MAX - 1
+    }
+
+    /// Bytes at the start of the base bdev that hold metadata.
+    fn md_bytes(&self) -> u64 {
+        (SUPER_PAGES + 2 * (u64::from(self.checkpoint_pages) + u64::from(self.journal_pages))) * PAGE
     }
 
     /// Data clusters on a bdev of `num_blocks` blocks, within what the metadata can describe.

@@ -10,6 +10,9 @@ use super::layout::{Layout, PAGE};
 use super::state::State;
 use crate::bdev::Descriptor;
 
+/// Pages of a journal that are read together.
+const JOURNAL_READ: u32 = 256;
+
 /// What a superblock says.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Super {
@@ -104,7 +107,7 @@ async fn read_checkpoint(base: &Descriptor, uuid: Uuid, layout: &Layout) -> Resu
         }
         let body = bytes_of(u32::try_from(pages).unwrap_or(u32::MAX));
         let body = base.read(layout.page_lba(page), body).await?;
-        match codec::decode_checkpoint_body(&header, &body) {
+        match codec::decode_checkpoint_body(&header, &body, layout.data_clusters(base.num_blocks())) {
             Ok(state) => {
                 check_is_newest(base, uuid, layout, header.generation).await?;
                 return Ok((header.generation, state));
@@ -146,10 +149,13 @@ pub(super) struct Loaded {
 /// # Errors
 /// I/O errors, and [`LvolError::Format`] for damage.
 pub(super) async fn read_state(base: &Descriptor, uuid: Uuid, layout: &Layout) -> Result<Loaded, LvolError> {
+    if layout.cluster_lba(0) > base.num_blocks() {
+        return Err(LvolError::Format(codec::TOO_SMALL));
+    }
     let (generation, mut state) = read_checkpoint(base, uuid, layout).await?;
     let pages = replay(base, uuid, layout, generation, &mut state).await?;
     if state.clusters > layout.data_clusters(base.num_blocks()) {
-        return Err(LvolError::Format("the device is smaller than its lvstore"));
+        return Err(LvolError::Format(codec::TOO_SMALL));
     }
     Ok(Loaded { state, generation, pages })
 }
@@ -161,18 +167,23 @@ async fn replay(
     generation: u64,
     state: &mut State,
 ) -> Result<u32, LvolError> {
-    let start = layout.page_lba(layout.journal_page(generation));
-    let journal = base.read(start, bytes_of(layout.journal_pages)).await?;
-    for (n, page) in (0u32..).zip(journal.chunks(PAGE as usize)) {
-        match journal::decode_journal_page(page, uuid, generation, n) {
-            Ok(records) => {
-                for record in &records {
-                    state.apply(record).map_err(|e| LvolError::Format(e.0))?;
+    let first = layout.journal_page(generation);
+    let mut done = 0;
+    while done < layout.journal_pages {
+        let pages = JOURNAL_READ.min(layout.journal_pages - done);
+        let journal = base.read(layout.page_lba(first + u64::from(done)), bytes_of(pages)).await?;
+        for page in journal.chunks(PAGE as usize) {
+            match journal::decode_journal_page(page, uuid, generation, done) {
+                Ok(records) => {
+                    for record in &records {
+                        state.apply(record).map_err(|e| LvolError::Format(e.0))?;
+                    }
                 }
+                Err(DecodeError::NotOurs | DecodeError::Checksum) => return Ok(done),
+                Err(DecodeError::Malformed(why)) => return Err(LvolError::Format(why)),
             }
-            Err(DecodeError::NotOurs | DecodeError::Checksum) => return Ok(n),
-            Err(DecodeError::Malformed(why)) => return Err(LvolError::Format(why)),
+            done += 1;
         }
     }
-    Ok(layout.journal_pages)
+    Ok(done)
 }

@@ -35,10 +35,37 @@ impl Entry {
     }
 }
 
+/// Entries of [`LEAF`] neighbours.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Leaf {
+    /// All of them are holes. What was unmapped as a whole takes no memory, however large it is.
+    Holes,
+    Entries(Box<[u32]>),
+}
+
+impl Leaf {
+    fn raw(&self, at: usize) -> u32 {
+        match self {
+            Self::Holes => HOLE,
+            Self::Entries(entries) => entries[at],
+        }
+    }
+
+    fn entries(&mut self) -> &mut [u32] {
+        if matches!(self, Self::Holes) {
+            *self = Self::Entries(vec![HOLE; LEAF].into_boxed_slice());
+        }
+        match self {
+            Self::Entries(entries) => entries,
+            Self::Holes => &mut [],
+        }
+    }
+}
+
 /// The map of an lvol. Leaves exist only where it says something.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct ClusterMap {
-    leaves: Vec<Option<Box<[u32]>>>,
+    leaves: Vec<Option<Leaf>>,
     mapped: u64,
     /// Runs of neighbouring holes: what holes cost in a checkpoint.
     hole_runs: u64,
@@ -52,7 +79,7 @@ impl ClusterMap {
     pub(super) fn entry(&self, index: u64) -> Entry {
         let Ok(at) = usize::try_from(index) else { return Entry::Inherited };
         let leaf = self.leaves.get(at / LEAF).and_then(Option::as_ref);
-        leaf.map_or(Entry::Inherited, |leaf| Entry::decode(leaf[at % LEAF]))
+        leaf.map_or(Entry::Inherited, |leaf| Entry::decode(leaf.raw(at % LEAF)))
     }
 
     /// The data cluster, if there is one.
@@ -77,6 +104,18 @@ impl ClusterMap {
         self.entry(index) == Entry::Hole
     }
 
+    /// How many of the two entries just outside of a range are holes.
+    fn holes_beside(&self, start: u64, end: u64) -> u64 {
+        u64::from(start > 0 && self.is_hole(start - 1)) + u64::from(self.is_hole(end))
+    }
+
+    fn slot(&mut self, leaf: usize) -> &mut Option<Leaf> {
+        if self.leaves.len() <= leaf {
+            self.leaves.resize_with(leaf + 1, || None);
+        }
+        &mut self.leaves[leaf]
+    }
+
     /// Changes an entry and gives the cluster that was there.
     pub(super) fn set(&mut self, index: u64, entry: Entry) -> Option<u32> {
         let at = usize::try_from(index).ok()?;
@@ -88,18 +127,16 @@ impl ClusterMap {
             };
         }
         if (old == Entry::Hole) != (entry == Entry::Hole) {
-            let beside = u64::from(index > 0 && self.is_hole(index - 1)) + u64::from(self.is_hole(index + 1));
+            let beside = self.holes_beside(index, index + 1);
             // Becoming a hole makes a run, lengthens one or joins two; the other way round it is undone.
             self.hole_runs = match entry {
                 Entry::Hole => self.hole_runs + 1 - beside,
                 Entry::Inherited | Entry::Mapped(_) => self.hole_runs + beside - 1,
             };
         }
-        if self.leaves.len() <= at / LEAF {
-            self.leaves.resize_with(at / LEAF + 1, || None);
-        }
-        let leaf = self.leaves[at / LEAF].get_or_insert_with(|| vec![UNMAPPED; LEAF].into_boxed_slice());
-        leaf[at % LEAF] = entry.encode();
+        let slot = self.slot(at / LEAF);
+        let leaf = slot.get_or_insert_with(|| Leaf::Entries(vec![UNMAPPED; LEAF].into_boxed_slice()));
+        leaf.entries()[at % LEAF] = entry.encode();
         self.mapped += u64::from(matches!(entry, Entry::Mapped(_)));
         match old {
             Entry::Mapped(cluster) => {
@@ -120,7 +157,7 @@ impl ClusterMap {
             let leaf_end = ((leaf + 1) * LEAF) as u64;
             if self.leaves[leaf].is_some() {
                 freed.extend((at..end.min(leaf_end)).filter_map(|i| self.set(i, Entry::Inherited)));
-                if self.leaves[leaf].as_ref().is_some_and(|l| l.iter().all(|c| *c == UNMAPPED)) {
+                if self.says_all(leaf, UNMAPPED) {
                     self.leaves[leaf] = None;
                 }
             }
@@ -131,17 +168,45 @@ impl ClusterMap {
 
     /// Makes a range read as zeros whatever the parent has there, and gives what was mapped.
     pub(super) fn punch(&mut self, start: u64, end: u64) -> Vec<u32> {
-        (start..end).filter_map(|i| self.set(i, Entry::Hole)).collect()
+        let mut freed = Vec::new();
+        let mut at = start;
+        while at < end {
+            let leaf = leaf_of(at);
+            let leaf_end = ((leaf + 1) * LEAF) as u64;
+            let is_whole = at.is_multiple_of(LEAF as u64) && leaf_end <= end;
+            if is_whole && self.leaves.get(leaf).is_none_or(Option::is_none) {
+                self.hole_runs = self.hole_runs + 1 - self.holes_beside(at, leaf_end);
+                *self.slot(leaf) = Some(Leaf::Holes);
+            } else if !self.is_leaf_of_holes(leaf) {
+                freed.extend((at..end.min(leaf_end)).filter_map(|i| self.set(i, Entry::Hole)));
+                if self.says_all(leaf, HOLE) {
+                    self.leaves[leaf] = Some(Leaf::Holes);
+                }
+            }
+            at = leaf_end;
+        }
+        freed
+    }
+
+    fn is_leaf_of_holes(&self, leaf: usize) -> bool {
+        matches!(self.leaves.get(leaf), Some(Some(Leaf::Holes)))
+    }
+
+    /// Whether all entries of a leaf are the same, stored one by one.
+    fn says_all(&self, leaf: usize, raw: u32) -> bool {
+        matches!(self.leaves.get(leaf), Some(Some(Leaf::Entries(e))) if e.iter().all(|c| *c == raw))
     }
 
     /// Forgets all holes: there is no parent any more.
     pub(super) fn fill_holes(&mut self) {
-        for leaf in &mut self.leaves {
-            let Some(entries) = leaf else { continue };
-            entries.iter_mut().filter(|e| **e == HOLE).for_each(|e| *e = UNMAPPED);
-            if entries.iter().all(|e| *e == UNMAPPED) {
-                *leaf = None;
+        for slot in &mut self.leaves {
+            if let Some(Leaf::Entries(entries)) = slot {
+                entries.iter_mut().filter(|e| **e == HOLE).for_each(|e| *e = UNMAPPED);
+                if entries.iter().any(|e| *e != UNMAPPED) {
+                    continue;
+                }
             }
+            *slot = None;
         }
         self.hole_runs = 0;
     }
@@ -161,21 +226,24 @@ impl ClusterMap {
         false
     }
 
+    fn leaves(&self) -> impl Iterator<Item = (u64, &Leaf)> + '_ {
+        let leaves = self.leaves.iter().enumerate();
+        leaves.filter_map(|(n, leaf)| Some(((n * LEAF) as u64, leaf.as_ref()?)))
+    }
+
     /// Index and raw entry of everything that the lvol says something about, by index.
     pub(super) fn iter_raw(&self) -> impl Iterator<Item = (u64, u32)> + '_ {
-        self.leaves.iter().enumerate().filter_map(|(n, leaf)| Some((n, leaf.as_ref()?))).flat_map(
-            |(n, leaf)| {
-                leaf.iter()
-                    .enumerate()
-                    .filter(|(_, c)| **c != UNMAPPED)
-                    .map(move |(i, c)| ((n * LEAF + i) as u64, *c))
-            },
-        )
+        let raw = self.leaves().flat_map(|(n, leaf)| (0..LEAF).map(move |i| (n + i as u64, leaf.raw(i))));
+        raw.filter(|(_, c)| *c != UNMAPPED)
     }
 
     /// Index and cluster of everything mapped, by index.
     pub(super) fn iter(&self) -> impl Iterator<Item = (u64, u32)> + '_ {
-        self.iter_raw().filter(|(_, c)| *c != HOLE)
+        let stored = self.leaves().filter_map(|(first, leaf)| match leaf {
+            Leaf::Holes => None,
+            Leaf::Entries(entries) => Some((first..).zip(entries.iter().copied())),
+        });
+        stored.flatten().filter(|(_, c)| *c < HOLE)
     }
 }
 

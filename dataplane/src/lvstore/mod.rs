@@ -34,3 +34,7 @@ pub use view::{LvolInfo, StoreInfo};
 
 #[cfg(test)]
 mod crash_tests;
+#[cfg(test)]
+mod format_tests;
+#[cfg(test)]
+mod freeze_tests;

@@ -283,11 +283,11 @@ impl LvolModule {
         let store = self.find(select)?;
         let _alone = store.admin.lock().await;
         let blocks = store.on_base(Descriptor::num_blocks)?;
-        let clusters = store.layout.data_clusters(blocks);
-        if clusters > store.state.borrow().clusters {
-            store.commit(Record::Grow { clusters }, Order::Durable).await?;
+        let record = store.state.borrow().plan_grow(&store.layout, blocks);
+        match record {
+            Some(record) => Ok(store.commit(record, Order::Durable).await?),
+            None => Ok(()),
         }
-        Ok(())
     }
 
     /// `bdev_lvol_get_lvstores`: one, or all.

@@ -4,6 +4,7 @@ use uuid::Uuid;
 
 use super::LvolError;
 use super::layout::Layout;
+use super::map::Entry;
 use super::state::{Lvol, LvolClear, LvolId, MAX_CLUSTERS, NAME_MAX, Parent, Record, State};
 
 /// Checks a name of an lvstore or lvol.
@@ -223,6 +224,42 @@ impl State {
             return Err(LvolError::Invalid { field: "lvol_name", value, allowed });
         }
         Ok(Record::SetParent { id, parent: Parent::External(external) })
+    }
+
+    /// The record that lets the lvstore use a base bdev of `num_blocks`; `None` if it does. It grows as far as its metadata can say where
+    /// everything is: a hole, and what splits one, takes as much room there as a cluster that is mapped.
+    pub(super) fn plan_grow(&self, layout: &Layout, num_blocks: u64) -> Option<Record> {
+        let most = match self.hole_runs() {
+            0 => layout.max_extents(),
+            holes => layout.max_extents().saturating_sub(holes) / 2,
+        };
+        let clusters = layout.data_clusters(num_blocks).min(u32::try_from(most).unwrap_or(u32::MAX));
+        (clusters > self.clusters).then_some(Record::Grow { clusters })
+    }
+
+    /// Whether a record about the size or the end of an lvol makes holes where there are none beside.
+    pub(super) fn adds_holes(&self, record: &Record) -> bool {
+        let get = |id: &LvolId| self.lvols.get(id);
+        match record {
+            Record::Resize { id, clusters } => get(id).is_some_and(|lvol| {
+                let reach = match lvol.parent {
+                    Parent::None => 0,
+                    Parent::External(_) => u64::MAX,
+                    Parent::Lvol(parent) => get(&parent).map_or(0, |p| p.clusters),
+                };
+                let joins = lvol.clusters > 0 && lvol.map.entry(lvol.clusters - 1) == Entry::Hole;
+                lvol.clusters < reach.min(*clusters) && !joins
+            }),
+            Record::Delete { id } => {
+                let heir = self.clones(*id).next().and_then(|heir| get(&heir));
+                get(id).zip(heir).is_some_and(|(lvol, heir)| {
+                    let beyond = lvol.clusters..heir.clusters;
+                    lvol.parent != Parent::None
+                        && beyond.into_iter().any(|i| heir.map.entry(i) == Entry::Inherited)
+                })
+            }
+            _ => false,
+        }
     }
 
     /// Clusters that an inflation takes.

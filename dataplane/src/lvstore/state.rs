@@ -298,8 +298,8 @@ impl State {
         if id < self.next_id || self.find(&lvol.name).is_some() {
             return Err(Inconsistent("an lvol is created twice"));
         }
+        self.next_id = id.checked_add(1).ok_or(Inconsistent("there is no number left for an lvol"))?;
         self.lvols.insert(id, lvol);
-        self.next_id = id + 1;
         Ok(())
     }
 

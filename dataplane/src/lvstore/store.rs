@@ -269,6 +269,9 @@ impl Store {
             }
             None => Some(IoError::NoSpace),
         };
+        if room.holes == 0 && state.adds_holes(record) {
+            return Some(IoError::NoSpace);
+        }
         match record {
             Record::Map { id, index, .. } => match lvol(id) {
                 Some(lvol) if *index < lvol.clusters => {

@@ -270,11 +270,18 @@ impl Volume {
         entered: Option<gate::Change>,
         change: impl Future<Output = Result<(), IoError>> + 'static,
     ) -> IoFuture<()> {
-        let gate = Rc::clone(&self.gate);
+        let (gate, store, id) = (Rc::clone(&self.gate), Rc::clone(&self.store), self.id);
         Box::pin(async move {
             let entered = match entered {
                 Some(entered) => entered,
-                None => gate.enter().await,
+                None => {
+                    let entered = gate.enter().await;
+                    // What it waited for may have been that.
+                    if store.state.borrow().lvols.get(&id).is_none_or(|l| l.read_only) {
+                        return Err(IoError::WriteProtected);
+                    }
+                    entered
+                }
             };
             let result = change.await;
             drop(entered);
