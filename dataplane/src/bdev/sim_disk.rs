@@ -175,6 +175,26 @@ impl SimDisk {
         after
     }
 
+    /// The disk, elsewhere, when the process that used it was killed: it has its power, and what it acknowledged is in its cache still;
+    /// what was on its way may have come.
+    pub(crate) fn after_user_was_killed(&self, seed: u64) -> Rc<Self> {
+        let after = Self::new(seed, self.block_size, self.num_blocks.get());
+        let mut rng = SmallRng::seed_from_u64(seed ^ 0xdead);
+        for (at, versions) in self.sectors.borrow().iter() {
+            let acknowledged = versions.volatile.iter().rposition(|v| v.2).map_or(0, |n| n + 1);
+            let mut volatile = versions.volatile[..acknowledged].to_vec();
+            let came = rng.random_range(acknowledged..=versions.volatile.len());
+            if came > acknowledged {
+                let (id, sector, _) = &versions.volatile[came - 1];
+                volatile.push((*id, Rc::clone(sector), true));
+            }
+            let versions = Versions { durable: versions.durable.clone(), volatile };
+            after.sectors.borrow_mut().insert(*at, versions);
+        }
+        after.next_write.set(self.next_write.get());
+        after
+    }
+
     /// What is on the disk, unflushed or not.
     pub(crate) fn contents(&self, lba: u64, blocks: u64) -> Vec<u8> {
         let per = u64::from(self.block_size) / SECTOR as u64;
@@ -268,6 +288,7 @@ impl SimDisk {
             dirty.map(|(at, v)| (*at, acknowledged(v))).collect()
         };
         self.operate().await?;
+        self.faulty(self.faults.get().changes)?;
         let mut sectors = self.sectors.borrow_mut();
         for (at, writes) in before {
             let Some(versions) = sectors.get_mut(&at) else { continue };

@@ -229,4 +229,6 @@ impl Raid {
 #[path = "oracle_tests.rs"]
 mod oracle;
 #[cfg(test)]
+mod oracle_host;
+#[cfg(test)]
 mod oracle_model;

@@ -16,6 +16,10 @@ struct Block {
     changes: BTreeMap<u64, Tag>,
     /// The latest change acknowledged.
     acknowledged: u64,
+    /// The latest change that was acknowledged before a flush that was, or with FUA: nothing older may come back, whatever loses power.
+    durable: u64,
+    /// The latest deallocation acknowledged.
+    unmapped: u64,
     /// Counts beginnings and ends of changes.
     events: u64,
     /// Changes in flight, and those of which nobody learned the end.
@@ -37,10 +41,15 @@ pub(super) struct Model {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Ended {
     Acknowledged,
+    /// It was a write with FUA.
+    Durable,
     Failed,
     /// The host went away before.
     Unknown,
 }
+
+/// A flush begun: what was acknowledged then.
+pub(super) struct Flushing(Vec<u64>);
 
 /// A read begun: what was true of its blocks then.
 pub(super) struct Reading(Vec<(u64, u64)>);
@@ -66,12 +75,16 @@ impl Model {
         for block in &mut self.blocks[range] {
             block.events += 1;
             block.flying -= u32::from(ended != Ended::Unknown);
-            if ended == Ended::Acknowledged {
+            if ended == Ended::Durable {
+                block.durable = block.durable.max(change);
+            }
+            if matches!(ended, Ended::Acknowledged | Ended::Durable) {
                 block.acknowledged = block.acknowledged.max(change);
                 let tag = block.changes.entry(change).or_default();
                 if *tag == ANYTHING {
                     *tag = 0;
                     block.deallocated = block.events;
+                    block.unmapped = block.unmapped.max(change);
                 }
             }
         }
@@ -106,19 +119,52 @@ impl Model {
         Ok(())
     }
 
+    /// A host begins to flush.
+    pub(super) fn begin_flush(&self) -> Flushing {
+        Flushing(self.blocks.iter().map(|b| b.acknowledged).collect())
+    }
+
+    /// The flush was acknowledged.
+    pub(super) fn end_flush(&mut self, flushing: &Flushing) {
+        for (block, acknowledged) in self.blocks.iter_mut().zip(&flushing.0) {
+            block.durable = block.durable.max(*acknowledged);
+            block.changes = block.changes.split_off(&block.durable);
+        }
+    }
+
+    /// Whoever has the truth lost its power: what was not flushed may be there, or not.
+    pub(super) fn power_was_cut(&mut self) {
+        for block in &mut self.blocks {
+            if block.unmapped > block.durable {
+                // It was made zero when it had been given back; the first may be there without the second.
+                block.changes.insert(block.unmapped, ANYTHING);
+            }
+            block.acknowledged = block.durable;
+            block.events += 1;
+        }
+    }
+
+    /// All that is there now can not be lost any more.
+    pub(super) fn all_is_durable(&mut self) {
+        for block in &mut self.blocks {
+            block.durable = block.acknowledged;
+            block.changes = block.changes.split_off(&block.durable);
+        }
+    }
+
     /// Checks what is there when nothing is in flight, and takes that as the only truth from now on.
     pub(super) fn settle(&mut self, got: &[Tag]) -> Result<(), String> {
         let all = 0..got.len();
         let reading = self.begin_read(all);
         self.end_read(0, &reading, got)?;
+        self.next += 1;
         for (block, tag) in self.blocks.iter_mut().zip(got) {
-            *block = Block {
-                changes: BTreeMap::from([(self.next, *tag)]),
-                acknowledged: self.next,
-                events: block.events + 1,
-                deallocated: block.deallocated,
-                ..Block::default()
-            };
+            // What was there since the last flush may come back.
+            block.changes.insert(self.next, *tag);
+            block.acknowledged = self.next;
+            block.events += 1;
+            block.flying = 0;
+            block.seen = None;
         }
         Ok(())
     }
