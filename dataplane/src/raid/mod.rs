@@ -22,6 +22,7 @@ pub use module::{CreateRaid, RaidModule};
 
 use crate::bdev::{Descriptor, Registration};
 use range_lock::RangeLock;
+use striped::Spread;
 
 /// Module name of raids and of their claims.
 pub(crate) const MODULE: &str = "raid";
@@ -140,6 +141,8 @@ struct Raid {
     slots: RefCell<Vec<Slot>>,
     /// Those in `slots`; another list whenever one comes or goes.
     members: RefCell<Members>,
+    /// Of a raid0 or concat: where blocks are on `members`; `None` unless every slot has one.
+    spread: RefCell<Option<Spread>>,
     registration: RefCell<Option<Registration>>,
     /// Changes under way, of hosts and of a rebuild.
     changes: Rc<RangeLock>,
@@ -162,6 +165,7 @@ impl Raid {
     fn slots_changed(&self) {
         let members = self.slots.borrow().iter().filter_map(|s| s.member.clone()).collect();
         self.members.replace(members);
+        self.spread_changed();
     }
 
     /// Empties the slot of a member; `false` if it has none any more.

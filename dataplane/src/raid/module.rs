@@ -129,6 +129,7 @@ impl RaidModule {
             slots: RefCell::new(params.base_bdevs.iter().map(slot).collect()),
             registration: RefCell::new(None),
             members: RefCell::new(Rc::new([])),
+            spread: RefCell::new(None),
             changes: Rc::default(),
             process: RefCell::new(None),
             turn: Cell::new(0),
@@ -347,6 +348,7 @@ impl Raid {
         for (slot, size) in self.slots.borrow_mut().iter_mut().zip(sizes) {
             slot.data_size = *size;
         }
+        self.spread_changed();
         self.num_blocks.set(blocks);
     }
 

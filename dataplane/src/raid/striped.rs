@@ -4,6 +4,7 @@ use std::rc::Rc;
 
 use bytes::{Bytes, BytesMut};
 use futures::future::join_all;
+use vda_spdk::RaidLevel;
 
 use super::{Member, OnMember, Raid};
 use crate::bdev::{IoError, IoFuture, IoType};
@@ -27,16 +28,14 @@ pub(super) struct Piece {
 
 impl Spread {
     /// The pieces of a range, in the order of the range.
-    pub(super) fn pieces(&self, lba: u64, blocks: u64) -> Vec<Piece> {
-        let mut pieces = Vec::new();
+    pub(super) fn pieces(&self, lba: u64, blocks: u64) -> impl Iterator<Item = Piece> {
         let (mut at, end) = (lba, lba + blocks);
-        while at < end {
-            let Some((member, lba, left)) = self.locate(at) else { break };
+        std::iter::from_fn(move || {
+            let (member, lba, left) = self.locate(at).filter(|_| at < end)?;
             let blocks = left.min(end - at);
-            pieces.push(Piece { member, lba, blocks });
             at += blocks;
-        }
-        pieces
+            Some(Piece { member, lba, blocks })
+        })
     }
 
     /// Member, block on it, and how many blocks follow there.
@@ -62,7 +61,7 @@ impl Spread {
 
     /// What a range is on each member: one piece each at most, in no order. For operations without data.
     pub(super) fn ranges(&self, lba: u64, blocks: u64) -> Vec<Piece> {
-        let Self::Stripes { strip, members } = self else { return self.pieces(lba, blocks) };
+        let Self::Stripes { strip, members } = self else { return self.pieces(lba, blocks).collect() };
         let n = *members as u64;
         let (first, last) = (lba / strip, (lba + blocks - 1) / strip);
         let (head, tail) = (lba % strip, (lba + blocks - 1) % strip + 1);
@@ -78,21 +77,24 @@ impl Spread {
 }
 
 impl Raid {
-    /// The present spread; `None` unless all members are there.
-    fn spread(&self) -> Option<(Spread, Vec<Rc<Member>>)> {
+    /// Takes over what has changed in the slots: where blocks are, if all members are there.
+    pub(super) fn spread_changed(&self) {
         let slots = self.slots.borrow();
-        let members: Vec<_> = slots.iter().map(|s| s.member.clone()).collect::<Option<_>>()?;
         let spread = match self.level {
-            vda_spdk::RaidLevel::Concat => {
-                Spread::Concat { sizes: slots.iter().map(|s| s.data_size).collect() }
-            }
-            _ => Spread::Stripes { strip: self.strip_blocks(), members: members.len() },
+            _ if slots.iter().any(|s| s.member.is_none()) => None,
+            RaidLevel::Raid1 | RaidLevel::Raid5f => None,
+            RaidLevel::Concat => Some(Spread::Concat { sizes: slots.iter().map(|s| s.data_size).collect() }),
+            RaidLevel::Raid0 => Some(Spread::Stripes { strip: self.strip_blocks(), members: slots.len() }),
         };
-        Some((spread, members))
+        self.spread.replace(spread);
     }
 
     pub(super) fn strip_blocks(&self) -> u64 {
         u64::from(self.strip_size_kb) * 1024 / u64::from(self.block_size.get().max(1))
+    }
+
+    fn blocks(&self, bytes: usize) -> u64 {
+        bytes as u64 / u64::from(self.block_size.get())
     }
 
     fn piece_bytes(&self, piece: &Piece) -> usize {
@@ -100,20 +102,20 @@ impl Raid {
     }
 
     pub(super) fn striped_read(&self, lba: u64, mut buf: BytesMut) -> IoFuture<BytesMut> {
-        let Some((spread, members)) = self.spread() else { return removed() };
-        let blocks = buf.len() as u64 / u64::from(self.block_size.get());
-        let pieces = spread.pieces(lba, blocks);
-        if let [piece] = pieces.as_slice() {
-            let member = &members[piece.member];
-            return on_member(member, Box::pin(member.desc.read(piece.lba, buf)));
+        let (spread, members) = (self.spread.borrow(), self.members.borrow());
+        let Some(spread) = spread.as_ref() else { return removed() };
+        let mut pieces = spread.pieces(lba, self.blocks(buf.len()));
+        let Some(first) = pieces.next() else { return removed() };
+        let read = |p: &Piece, buf| {
+            let member = &members[p.member];
+            on_member(member, member.desc.read(p.lba, buf))
+        };
+        // What is on one member goes there as it came.
+        if self.piece_bytes(&first) == buf.len() {
+            return read(&first, buf);
         }
-        let reads: Vec<_> = pieces
-            .iter()
-            .map(|p| {
-                let member = &members[p.member];
-                on_member(member, Box::pin(member.desc.read(p.lba, buf.split_to(self.piece_bytes(p)))))
-            })
-            .collect();
+        let pieces = std::iter::once(first).chain(pieces);
+        let reads: Vec<_> = pieces.map(|p| read(&p, buf.split_to(self.piece_bytes(&p)))).collect();
         Box::pin(async move {
             let mut whole = BytesMut::new();
             for piece in join_all(reads).await {
@@ -124,44 +126,52 @@ impl Raid {
     }
 
     pub(super) fn striped_write(&self, lba: u64, mut data: Bytes, fua: bool) -> IoFuture<()> {
-        let Some((spread, members)) = self.spread() else { return removed() };
-        let blocks = data.len() as u64 / u64::from(self.block_size.get());
-        let pieces = spread.pieces(lba, blocks);
-        if let [piece] = pieces.as_slice() {
-            let member = &members[piece.member];
-            return on_member(member, Box::pin(member.desc.write(piece.lba, data, fua)));
-        }
-        let writes = pieces.iter().map(|p| {
+        let (spread, members) = (self.spread.borrow(), self.members.borrow());
+        let Some(spread) = spread.as_ref() else { return removed() };
+        let mut pieces = spread.pieces(lba, self.blocks(data.len()));
+        let Some(first) = pieces.next() else { return removed() };
+        let write = |p: &Piece, data| {
             let member = &members[p.member];
-            let piece = data.split_to(self.piece_bytes(p));
-            on_member(member, Box::pin(member.desc.write(p.lba, piece, fua)))
-        });
-        all(writes.collect())
+            on_member(member, member.desc.write(p.lba, data, fua))
+        };
+        if self.piece_bytes(&first) == data.len() {
+            return write(&first, data);
+        }
+        let pieces = std::iter::once(first).chain(pieces);
+        all(pieces.map(|p| write(&p, data.split_to(self.piece_bytes(&p)))).collect())
     }
 
     pub(super) fn striped_unmap(&self, lba: u64, blocks: u64) -> IoFuture<()> {
         self.on_ranges(lba, blocks, |m, p| {
-            if m.desc.supports(IoType::Unmap) {
-                Box::pin(m.desc.unmap(p.lba, p.blocks))
-            } else {
-                Box::pin(std::future::ready(Ok(())))
+            let unmap = m.desc.supports(IoType::Unmap).then(|| m.desc.unmap(p.lba, p.blocks));
+            async move {
+                match unmap {
+                    Some(unmap) => unmap.await,
+                    None => Ok(()),
+                }
             }
         })
     }
 
     pub(super) fn striped_zero(&self, lba: u64, blocks: u64, fua: bool) -> IoFuture<()> {
-        self.on_ranges(lba, blocks, |m, p| Box::pin(m.desc.write_zeroes(p.lba, p.blocks, fua)))
+        self.on_ranges(lba, blocks, |m, p| m.desc.write_zeroes(p.lba, p.blocks, fua))
     }
 
-    fn on_ranges(&self, lba: u64, blocks: u64, io: impl Fn(&Member, Piece) -> IoFuture<()>) -> IoFuture<()> {
-        let Some((spread, members)) = self.spread() else { return removed() };
+    fn on_ranges<F>(&self, lba: u64, blocks: u64, io: impl Fn(&Member, Piece) -> F) -> IoFuture<()>
+    where
+        F: Future<Output = Result<(), IoError>> + 'static,
+    {
+        let (spread, members) = (self.spread.borrow(), self.members.borrow());
+        let Some(spread) = spread.as_ref() else { return removed() };
         let ranges = spread.ranges(lba, blocks);
         all(ranges.iter().map(|p| on_member(&members[p.member], io(&members[p.member], *p))).collect())
     }
 
     pub(super) fn striped_flush(&self) -> IoFuture<()> {
-        let Some((_, members)) = self.spread() else { return removed() };
-        all(members.iter().map(|m| on_member(m, Box::pin(m.desc.flush()))).collect())
+        if self.spread.borrow().is_none() {
+            return removed();
+        }
+        all(self.members().iter().map(|m| on_member(m, m.desc.flush())).collect())
     }
 }
 
@@ -169,7 +179,11 @@ fn removed<T: 'static>() -> IoFuture<T> {
     Box::pin(std::future::ready(Err(IoError::Removed)))
 }
 
-fn on_member<T: 'static>(member: &Rc<Member>, io: IoFuture<T>) -> IoFuture<T> {
+/// Does an I/O on a member, counted there from now on.
+fn on_member<T: 'static>(
+    member: &Rc<Member>,
+    io: impl Future<Output = Result<T, IoError>> + 'static,
+) -> IoFuture<T> {
     let on = OnMember::begin(member);
     Box::pin(async move {
         let result = io.await;
