@@ -54,7 +54,7 @@ struct Args {
 
     /// Microseconds to look for events before sleeping, while requests come in quick succession: takes the time to wake up out of their
     /// latency, and costs nothing while idle. 0 never does.
-    #[arg(long, env = "VDA_SPIN_US", value_name = "US", default_value_t = 100, value_parser = clap::value_parser!(u64).range(..=1000))]
+    #[arg(long, env = "VDA_SPIN_US", value_name = "US", default_value_t = 200, value_parser = clap::value_parser!(u64).range(..=1000))]
     spin_us: u64,
 
     /// Ignored: there is one thread, and it runs where the kernel puts it.

@@ -10,7 +10,10 @@ use std::time::{Duration, Instant};
 
 /// Short sleeps in a row before it is tried, while it succeeds, and at most when it keeps failing.
 const EAGER: u32 = 4;
-const RELUCTANT: u32 = 1024;
+const RELUCTANT: u32 = 256;
+/// A sleep of up to so many windows is short. More than one: half of it may be the time that waking up takes, which a spin saves. Where
+/// that takes long, a reactor that compared with one window would go on sleeping because it sleeps.
+const SHORT: u32 = 2;
 
 /// When to spin. Times are arguments.
 #[derive(Debug)]
@@ -30,7 +33,7 @@ impl Policy {
 
     /// After a sleep: whether to spin before the next one.
     fn woken(&mut self, slept: Duration) -> bool {
-        self.short = if slept < self.window { self.short + 1 } else { 0 };
+        self.short = if slept < self.window * SHORT { self.short + 1 } else { 0 };
         if self.short < self.needed {
             return false;
         }

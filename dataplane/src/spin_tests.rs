@@ -3,19 +3,80 @@ use std::rc::Rc;
 use super::*;
 
 const WINDOW: Duration = Duration::from_micros(50);
-const SHORT: Duration = Duration::from_micros(20);
+const SHORTEST: Duration = Duration::from_micros(20);
 const LONG: Duration = Duration::from_millis(1);
 
 /// How many short sleeps until it spins.
 fn sleeps(policy: &mut Policy) -> u32 {
-    (1..).find(|_| policy.woken(SHORT)).expect("some time")
+    (1..).find(|_| policy.woken(SHORTEST)).expect("some time")
+}
+
+/// What a load of events, each of which comes so long after the one before, costs a reactor.
+#[derive(Debug, Default)]
+struct Cost {
+    /// Events that it slept for.
+    slept: u32,
+    /// Spent looking in vain, and the whole time.
+    vain: Duration,
+    whole: Duration,
+}
+
+/// Runs the policy as [`run`] does. Waking up takes `wakeup`; while spinning it takes nothing.
+fn load(gaps: impl IntoIterator<Item = Duration>, wakeup: Duration) -> Cost {
+    let (mut policy, mut cost) = (Policy::new(WINDOW), Cost::default());
+    // While it spins: how many events it has found.
+    let mut spinning: Option<u64> = None;
+    for gap in gaps {
+        if let Some(found) = spinning {
+            if gap < WINDOW {
+                spinning = Some(found + 1);
+                cost.whole += gap;
+                continue;
+            }
+            policy.spun(found);
+            cost.vain += WINDOW;
+        }
+        let slept = gap + wakeup;
+        cost.slept += 1;
+        cost.whole += slept;
+        spinning = policy.woken(slept).then_some(0);
+    }
+    cost
+}
+
+/// `n` gaps, these in turn.
+fn in_turn(micros: &[u64], n: usize) -> impl Iterator<Item = Duration> {
+    micros.iter().copied().cycle().take(n).map(Duration::from_micros)
+}
+
+#[test]
+fn who_answers_within_the_window_is_met_awake_even_where_waking_up_takes_as_long() {
+    for gaps in [&[1][..], &[49], &[5, 45], &[10, 10, 40, 45]] {
+        for wakeup in [0, 10, 49] {
+            let cost = load(in_turn(gaps, 1000), Duration::from_micros(wakeup));
+            assert_eq!(cost.slept, EAGER, "{gaps:?}, {wakeup} us to wake up");
+            assert_eq!(cost.vain, Duration::ZERO);
+        }
+    }
+}
+
+#[test]
+fn who_answers_later_costs_next_to_nothing() {
+    for gaps in [&[51][..], &[60, 90], &[99], &[10, 70], &[1, 1, 1, 60]] {
+        let cost = load(in_turn(gaps, 100_000), Duration::from_micros(5));
+        assert!(cost.vain < cost.whole / 100, "{gaps:?}: {cost:?}");
+    }
+    for gaps in [&[101][..], &[1000], &[10, 10, 10, 500]] {
+        let cost = load(in_turn(gaps, 100_000), Duration::from_micros(5));
+        assert_eq!(cost.vain, Duration::ZERO, "{gaps:?}: it never spins");
+    }
 }
 
 #[test]
 fn only_a_run_of_short_sleeps_makes_it_spin() {
     let mut policy = Policy::new(WINDOW);
     for _ in 0..1000 {
-        assert!((1..EAGER).all(|_| !policy.woken(SHORT)));
+        assert!((1..EAGER).all(|_| !policy.woken(SHORTEST)));
         assert!(!policy.woken(LONG));
     }
     assert_eq!(sleeps(&mut policy), EAGER);
