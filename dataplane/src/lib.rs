@@ -10,6 +10,7 @@ pub mod initiator;
 pub mod lvstore;
 pub mod nvmf;
 pub mod open_files;
+mod page;
 pub mod raid;
 pub mod rpc;
 mod socket;

@@ -8,10 +8,15 @@ use bytes::{Buf, BytesMut};
 use tokio::net::TcpStream;
 use tokio_util::io::poll_read_buf;
 use vda_nvme::codec::Outbox;
+use vda_nvme::pdu::Kind;
 
-/// Bytes asked of the socket at a time, and when much data is expected: then most of its PDUs are received in one piece and not moved.
+use crate::page;
+
+/// Bytes asked of the socket at a time: at least, and at most when much data is expected.
 const READ_CHUNK: usize = 64 << 10;
 const LARGE_CHUNK: usize = 160 << 10;
+/// Room for headers, and for lining up, beside data that is expected: then its PDU is received in one piece and not moved.
+const HEADROOM: usize = 1 << 10;
 /// Pieces of one `writev`: a header and the data of each of 64 reads.
 const SLICES: usize = 128;
 
@@ -23,14 +28,20 @@ pub(crate) fn poll_receive(
     buffer: &mut BytesMut,
     (missing, expected): (usize, usize),
 ) -> Poll<io::Result<usize>> {
-    let chunk = if expected > READ_CHUNK { LARGE_CHUNK } else { READ_CHUNK };
+    let all = (expected + HEADROOM).min(LARGE_CHUNK);
+    let chunk = all.max(READ_CHUNK);
     if buffer.is_empty() {
         // Back to its start, if nobody holds what was there: the same few pages are used again and again.
         let _ = buffer.try_reclaim(chunk);
     }
-    let want = missing.max(chunk / 4);
+    let want = if buffer.is_empty() { all } else { missing }.max(chunk / 4);
     if buffer.capacity() - buffer.len() < want {
         buffer.reserve(want.max(chunk));
+    }
+    if buffer.is_empty() {
+        // What comes is data that was asked for, else a command, maybe with data: that will be copied from here.
+        let header = if expected > 0 { Kind::H2cData } else { Kind::CapsuleCmd };
+        page::line_up(buffer, header.header_len());
     }
     let result = ready!(poll_read_buf(Pin::new(stream), cx, buffer));
     crate::spin::active();
@@ -56,3 +67,7 @@ pub(crate) fn poll_send(
     }
     Poll::Ready(Ok(()))
 }
+
+#[cfg(test)]
+#[path = "socket_tests.rs"]
+mod tests;

@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 use uuid::Uuid;
 
 use super::{Bdev, BdevError, IoError, IoFuture, IoType, NewBdev, Registration, Registry};
+use crate::page;
 
 /// Module name of malloc bdevs.
 pub const MODULE: &str = "malloc";
@@ -30,7 +31,8 @@ pub struct MallocParams {
 
 struct Memory {
     len: u64,
-    chunks: BTreeMap<u64, Box<[u8]>>,
+    /// They begin at pages, so blocks are where copying is fast.
+    chunks: BTreeMap<u64, BytesMut>,
 }
 
 impl Memory {
@@ -65,7 +67,7 @@ impl Memory {
     fn write(&mut self, offset: u64, data: &[u8]) {
         let mut done = 0;
         for (chunk, within, n) in Self::pieces(offset, data.len()) {
-            let memory = self.chunks.entry(chunk).or_insert_with(|| vec![0; CHUNK].into_boxed_slice());
+            let memory = self.chunks.entry(chunk).or_insert_with(|| page::zeroed(CHUNK));
             memory[within..within + n].copy_from_slice(&data[done..done + n]);
             done += n;
         }

@@ -24,6 +24,17 @@ async fn reads_back_what_was_written_across_chunks_and_zeros_elsewhere() {
 }
 
 #[test]
+fn chunks_begin_at_pages() {
+    let mut memory = Memory { len: 100 * CHUNK as u64, chunks: BTreeMap::new() };
+    (0..100).for_each(|n| memory.write(n * CHUNK as u64 + 512, &[1; 512]));
+    assert_eq!(memory.chunks.len(), 100);
+    for chunk in memory.chunks.values() {
+        assert_eq!(chunk.len(), CHUNK);
+        assert!(chunk.as_ptr().addr().is_multiple_of(page::PAGE));
+    }
+}
+
+#[test]
 fn bad_geometry_is_refused() {
     for (blocks, size) in [(0, 512), (1, 0), (1, 500), (u64::MAX, 512)] {
         assert_eq!(check_geometry(blocks, size).unwrap_err().errno(), libc::EINVAL, "{blocks} x {size}");

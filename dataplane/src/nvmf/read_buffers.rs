@@ -8,6 +8,8 @@ use std::cell::{Cell, RefCell};
 
 use bytes::{Bytes, BytesMut};
 
+use crate::page;
+
 /// Smallest and largest buffer that is kept, bytes; sizes are powers of two.
 const SMALLEST: usize = 4 << 10;
 const LARGEST: usize = 1 << 20;
@@ -15,7 +17,7 @@ const CLASSES: usize = (LARGEST.ilog2() - SMALLEST.ilog2()) as usize + 1;
 /// All that are kept together, bytes.
 const KEPT: usize = 8 << 20;
 
-/// The buffers of one target.
+/// The buffers of one target. They begin at pages.
 #[derive(Default)]
 pub(super) struct ReadBuffers {
     /// By size; each has its whole capacity as length.
@@ -37,7 +39,7 @@ impl ReadBuffers {
                 self.bytes.set(self.bytes.get() - buffer.len());
                 buffer
             }
-            None => BytesMut::zeroed(len.next_power_of_two().max(SMALLEST)),
+            None => page::zeroed(len.next_power_of_two().max(SMALLEST)),
         };
         buffer.truncate(len);
         if cfg!(debug_assertions) {

@@ -6,6 +6,7 @@ fn memory_is_used_again() {
     for len in [512, 4096, 5000, 131_072, 1 << 20] {
         let first = buffers.take(len);
         let at = first.as_ptr();
+        assert!(at.addr().is_multiple_of(page::PAGE), "{len} bytes");
         buffers.give(first.freeze());
         let second = buffers.take(len);
         assert_eq!((second.len(), second.as_ptr()), (len, at), "{len} bytes");

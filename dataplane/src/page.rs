@@ -1,0 +1,36 @@
+//! Memory for data that begins at a page.
+//!
+//! Processors copy with one instruction (`rep movsb`), and so does the C library. Some take half as long again when the addresses are
+//! not multiples of a cache line, and four times as long when the target is a few bytes behind the source within a page. Where the
+//! allocator puts large memory (16 bytes behind a page) one or the other happens all the time (`docs/adr/0080-data-begins-at-a-page.md`).
+
+use bytes::{Buf, Bytes, BytesMut};
+
+/// Bytes of a page.
+pub(crate) const PAGE: usize = 4096;
+/// Bytes of a cache line: what addresses should be a multiple of at least.
+pub(crate) const LINE: usize = 64;
+
+/// `len` zeroed bytes that begin at a page and end where their memory ends.
+pub(crate) fn zeroed(len: usize) -> BytesMut {
+    let mut memory = vec![0; len + PAGE];
+    let before = memory.as_ptr().align_offset(PAGE);
+    memory.truncate(before + len);
+    // Allocators leave what becomes smaller where it is.
+    memory.shrink_to_fit();
+    let mut memory = Bytes::from(memory);
+    memory.advance(before);
+    memory.try_into_mut().unwrap_or_else(|shared| BytesMut::from(&shared[..]))
+}
+
+/// Skips up to a cache line of an empty buffer, so that `offset` bytes behind its start a cache line begins.
+pub(crate) fn line_up(buffer: &mut BytesMut, offset: usize) {
+    let at = buffer.as_ptr().addr() + offset;
+    let skip = at.next_multiple_of(LINE) - at;
+    buffer.resize(skip, 0);
+    buffer.advance(skip);
+}
+
+#[cfg(test)]
+#[path = "page_tests.rs"]
+mod tests;
