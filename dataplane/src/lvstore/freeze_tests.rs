@@ -9,7 +9,7 @@ use vda_spdk::{ErrorIoType, ErrorType};
 
 use super::module::{CreateStore, LvolModule, LvsSelector};
 use super::{LvolClear, LvolError};
-use crate::bdev::inject::{ErrorBdevs, Injection};
+use crate::bdev::inject::{ErrorBdevs, ErrorParams, Injection};
 use crate::bdev::malloc::{self, MallocParams};
 use crate::bdev::{Descriptor, IoError, Registry};
 
@@ -24,7 +24,7 @@ const ENOUGH: usize = 1000;
 struct Bench {
     registry: Registry,
     module: Rc<LvolModule>,
-    faults: ErrorBdevs,
+    faults: Rc<ErrorBdevs>,
 }
 
 fn run<F: Future>(test: impl FnOnce(Bench) -> F) -> F::Output {
@@ -35,7 +35,7 @@ fn run<F: Future>(test: impl FnOnce(Bench) -> F) -> F::Output {
         let name = Some("m0".to_owned());
         let disk = MallocParams { name, num_blocks: 4096, block_size: BLOCK as u32, uuid: None };
         malloc::create(&registry, disk).unwrap();
-        faults.create("m0", None).unwrap();
+        faults.create(ErrorParams { base_name: "m0".to_owned(), uuid: None }).unwrap();
         let params = CreateStore {
             bdev_name: GATE.to_owned(),
             lvs_name: "lvs".to_owned(),
