@@ -6,9 +6,13 @@
 #   VDA_CHAOS_CYCLES=200             the long form of the chaos test
 #   VDA_LINUX_HOST=required          fail, rather than skip, where no Linux guest can be booted; `off` does not try
 #   VDA_DENY=1                       install cargo-deny if it is not there (takes minutes), and check licences, sources and bans
+#
+# What tests draw at random is the same in every run, so that a change is judged by what it changes; scripts/nightly.sh draws anew.
 set -euo pipefail
 . "$(dirname "$0")/setup.sh"
 cd "$root"
+
+export PROPTEST_RNG_SEED="${PROPTEST_RNG_SEED:-1}" VDA_FUZZ_SEED="${VDA_FUZZ_SEED:-1}" VDA_KILL_SEED="${VDA_KILL_SEED:-1}" VDA_CHAOS_SEED="${VDA_CHAOS_SEED:-1}"
 
 summary=()
 started=$SECONDS

@@ -1,5 +1,5 @@
 //! A real `vda_dataplane` on a file is killed with -9 under I/O, snapshots, clones and deletions, and started again: the lvstore loads, every
-//! acknowledged write is there, snapshots are as they were. `VDA_KILL_CYCLES=n` asks for more restarts, `VDA_CRASH_SEED=n` repeats the choices.
+//! acknowledged write is there, snapshots are as they were. `VDA_KILL_CYCLES=n` asks for more restarts, `VDA_KILL_SEED=n` repeats the choices.
 
 #![allow(clippy::unwrap_used)]
 
@@ -256,8 +256,8 @@ async fn life(dir: &Path, model: &Rc<RefCell<Model>>, cycle: u64, rng: &mut Smal
 #[test]
 fn what_was_acknowledged_survives_kill_9_of_the_process() {
     let env = |name: &str| std::env::var(name).ok().map(|s| s.parse::<u64>().unwrap());
-    let seed = env("VDA_CRASH_SEED").unwrap_or_else(rand::random);
-    println!("repeat with VDA_CRASH_SEED={seed}");
+    let seed = env("VDA_KILL_SEED").unwrap_or_else(rand::random);
+    println!("repeat with VDA_KILL_SEED={seed}");
     let dir = tempfile::tempdir().unwrap();
     std::fs::File::create(dir.path().join("disk")).unwrap().set_len(64 << 20).unwrap();
     let model = Rc::new(RefCell::new(Model { volume: vec![vec![0]; BLOCKS as usize], ..Model::default() }));
