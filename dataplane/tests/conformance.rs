@@ -68,6 +68,13 @@ fn fencing() {
     scenario::run("fencing", include_str!("conformance/fencing.jsonl"));
 }
 
+/// The timers of bdev_nvme, by the order of what they do: I/O fails while its controller is still there, then that goes; or I/O waits for the other side,
+/// which comes back. Detaching with I/O under way.
+#[test]
+fn timers() {
+    scenario::run("timers", include_str!("conformance/timers.jsonl"));
+}
+
 /// Start-up options, and an lvstore that is found again after the target was killed, when it is asked to examine.
 #[test]
 fn examine() {

@@ -26,7 +26,7 @@ use super::host::Host;
 use super::target::{Connection, Target};
 
 /// How long `until` repeats a call.
-const PATIENCE: Duration = Duration::from_secs(30);
+const PATIENCE: Duration = Duration::from_secs(60);
 
 #[derive(Debug, Deserialize)]
 #[serde(untagged, deny_unknown_fields)]
@@ -85,6 +85,8 @@ struct Asked {
     method: String,
     line: usize,
     connection: Connection,
+    /// Came when there should have been none yet.
+    early: Option<Value>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -169,7 +171,8 @@ impl Run {
             Step::Ask(ask) => self.ask(line, ask),
             Step::Unanswered { unanswered } => {
                 let asked = self.asked.get_mut(&unanswered).unwrap();
-                if let Some(answer) = asked.connection.received() {
+                asked.early = asked.connection.received();
+                if let Some(answer) = &asked.early {
                     self.failures.push(format!("line {line}: {unanswered} is answered already: {answer}"));
                 }
             }
@@ -198,12 +201,12 @@ impl Run {
         let request = self.request(line, &ask.ask, ask.params.as_ref());
         let mut connection = self.targets[&ask.on].connect();
         connection.send(&request.to_string());
-        self.asked.insert(ask.r#as, Asked { on: ask.on, method: ask.ask, line, connection });
+        self.asked.insert(ask.r#as, Asked { on: ask.on, method: ask.ask, line, connection, early: None });
     }
 
     fn answered(&mut self, line: usize, answered: &Answered) {
         let mut asked = self.asked.remove(&answered.answered).unwrap();
-        let got = asked.connection.receive().unwrap();
+        let got = asked.early.take().or_else(|| asked.connection.receive()).unwrap();
         let expected = expected(asked.line, answered.result.as_ref(), answered.error.as_ref());
         let differences = self.differences(&asked.on, &asked.method, &expected, &got);
         let report = |d: &Difference| self.failures.push(describe(line, &asked.on, &asked.method, d));
