@@ -205,6 +205,55 @@ fn a_saved_configuration_makes_the_same_process() {
     }
 }
 
+/// A file as SPDK writes it: options of parts that are absent here, a delay bdev before the error bdev it is over, that before its disk, and two
+/// that wait for bases which never came.
+#[test]
+fn a_configuration_that_spdk_saved_is_loaded() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("config.json");
+    std::fs::write(&file, include_str!("spdk_saved.json")).unwrap();
+    let mut target = Target::start_with(dir.path(), "near", &["--json", file.to_str().unwrap()]);
+    call(&mut target, "framework_start_init", json!({}));
+    target.wait_loaded();
+    let bdevs = call(&mut target, "bdev_get_bdevs", json!({}));
+    let names: Vec<_> = bdevs.as_array().unwrap().iter().map(|bdev| &bdev["name"]).collect();
+    assert_eq!(names, ["m", "EE_m", "d"]);
+    let delay = &bdevs[2];
+    assert_eq!(delay["uuid"], "9061a77a-a5b6-51ef-949e-79feda9ac8bc");
+    assert_eq!(delay["driver_specific"]["delay"]["base_bdev_name"], "EE_m");
+    assert_eq!(delay["assigned_rate_limits"]["rw_ios_per_sec"], 1000);
+    assert_eq!(call(&mut target, "nvmf_get_transports", json!({}))[0]["trtype"], "TCP");
+    // What waits is saved, and comes with its base.
+    let saved = save(&mut target).to_string();
+    assert!(saved.contains("later2"), "{saved}");
+    let base = json!({"name": "later2", "num_blocks": 4096, "block_size": 4096});
+    call(&mut target, "bdev_null_create", base);
+    call(&mut target, "bdev_get_bdevs", json!({"name": "EE_later2"}));
+}
+
+/// Options of SPDK that would change what a host sees are not left out in silence.
+#[test]
+fn options_that_matter_are_not_left_out() {
+    for (method, params) in [
+        ("nvmf_set_crdt", json!({"crdt1": 0, "crdt2": 5})),
+        ("nvmf_set_config", json!({"admin_cmd_passthru": {"identify_ctrlr": true}})),
+        ("nvmf_set_config", json!({"discovery_filters": ["address"]})),
+        ("nvmf_set_config", json!({"dup_host_policy": "restrict_per_listener"})),
+        ("nbd_start_disk", json!({"bdev_name": "m", "nbd_device": "/dev/nbd0"})),
+    ] {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("config.json");
+        let call = json!({"method": method, "params": params});
+        std::fs::write(&file, json!({"subsystems": [{"subsystem": "any", "config": [call]}]}).to_string())
+            .unwrap();
+        let mut command = Command::new(env!("CARGO_BIN_EXE_vda_dataplane"));
+        command.arg("-r").arg(dir.path().join("refused.sock")).arg("-c").arg(&file);
+        let output = command.stdin(Stdio::null()).stdout(Stdio::null()).output().unwrap();
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(!output.status.success() && said.contains(&format!("{method}: Method not found")), "{said}");
+    }
+}
+
 /// A call that is refused ends the process with its name; it is only logged when that is asked for.
 #[test]
 fn a_refused_call_ends_the_start() {

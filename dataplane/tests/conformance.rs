@@ -105,6 +105,12 @@ fn spare_slot() {
     scenario::run("spare_slot", include_str!("conformance/spare_slot.jsonl"));
 }
 
+/// A raid1 member is replaced by one that is too small, by a bigger one, and by the first again, under an lvstore that a host writes to.
+#[test]
+fn replacement() {
+    scenario::run("replacement", include_str!("conformance/replacement.jsonl"));
+}
+
 /// A raid1 follows its members when they grow, and the lvstore and lvol on it can be grown.
 #[test]
 fn grow_raid1() {
