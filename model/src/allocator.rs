@@ -201,10 +201,11 @@ fn place_sets(
     let mut sets = Vec::new();
     for stripe in 0..da.stripes {
         let mut set: Vec<usize> = Vec::new();
-        let next = Rooms::of(&pds, da.replicas).next_set();
+        // Without mirrors a place is as good as another one for what comes later.
+        let next = (da.replicas > 1).then(|| Rooms::of(&pds, da.replicas).next_set());
         for replica in 0..da.replicas {
             let at = (u64::from(stripe) << 32) | (u64::from(replica) + 1);
-            let Some(chosen) = choose(da, &pds, &set, &next, seed.wrapping_mul(at), by_room) else {
+            let Some(chosen) = choose(da, &pds, &set, next.as_ref(), seed.wrapping_mul(at), by_room) else {
                 return Err(Box::new(refuse(da, &pds, &set, stripe, replica)));
             };
             pds[chosen].siblings += 1;
@@ -313,7 +314,7 @@ fn choose<'a>(
     da: &NewDa,
     pds: &[Pd<'a>],
     set: &[usize],
-    next: &NextSet<'a>,
+    next: Option<&NextSet<'a>>,
     seed: u64,
     by_room: bool,
 ) -> Option<usize> {
@@ -323,7 +324,7 @@ fn choose<'a>(
     let score = |pd: &Pd<'_>| Score {
         location_room: Reverse(rooms.as_ref().map_or(0, |rooms| rooms.in_domain(&pd.domain))),
         not_ready: pd.not_ready,
-        wastes: next.wastes(set.iter().map(|i| &pds[*i].domain), &pd.domain, more),
+        wastes: next.is_some_and(|n| n.wastes(set.iter().map(|i| &pds[*i].domain), &pd.domain, more)),
         siblings_on_pd: pd.siblings,
         siblings_on_dn: spread.on(pd.dn),
         used_ppb: pd.ppb(pd.capacity.total_bytes.saturating_sub(pd.free())),
