@@ -28,7 +28,7 @@ type Image = BTreeMap<u64, Vec<u8>>;
 struct Disk {
     registry: Registry,
     module: std::rc::Rc<LvolModule>,
-    _malloc: Registration,
+    malloc: Registration,
 }
 
 impl Disk {
@@ -39,7 +39,7 @@ impl Disk {
         let params =
             MallocParams { name: Some(DISK.into()), num_blocks: PAGES, block_size: PAGE as u32, uuid: None };
         let malloc = malloc::create(&registry, params).expect("a disk");
-        Self { registry, module, _malloc: malloc }
+        Self { registry, module, malloc }
     }
 
     async fn load(&self) {
@@ -184,6 +184,9 @@ pub(crate) fn run(input: &[u8]) {
         d.write(&image).await;
         d.load().await;
         d.use_it().await;
+        // Whatever was loaded goes with its disk; nothing is left of it, or a long run takes all memory.
+        d.malloc.unregister().await;
+        assert!(d.module.stores(None).is_ok_and(|stores| stores.is_empty()), "an lvstore without a disk");
     });
 }
 

@@ -20,7 +20,7 @@ use super::LvolClear;
 use super::module::{ClearMethod, CreateStore, LvolModule, LvsSelector};
 use crate::bdev::malloc::{self, MallocParams};
 use crate::bdev::sim_disk::{SimBdev, SimDisk};
-use crate::bdev::{IoError, NewBdev, Registry};
+use crate::bdev::{IoError, IoType, NewBdev, Registry};
 use model::{Allowed, Shared, Vol, stamp_of};
 
 const BLOCK: u64 = 512;
@@ -67,9 +67,11 @@ struct Booted {
 async fn boot(disk: &Rc<SimDisk>) -> Booted {
     let registry = Registry::new();
     let module = LvolModule::new(registry.clone());
-    let name = Some("ext".to_owned());
-    let external = MallocParams { name, num_blocks: PER_MIB, block_size: BLOCK as u32, uuid: Some(EXTERNAL) };
-    malloc::create(&registry, external).unwrap();
+    for (name, mib, uuid) in [("ext", 1, Some(EXTERNAL)), ("copy", 3, None)] {
+        let name = Some(name.to_owned());
+        let params = MallocParams { name, num_blocks: mib * PER_MIB, block_size: BLOCK as u32, uuid };
+        malloc::create(&registry, params).unwrap();
+    }
     let (ext, events) = registry.open("ext", true).unwrap();
     for block in 0..LOOKED_AT {
         let data = external_stamp(block).to_le_bytes().repeat(BLOCK as usize / 8);
@@ -130,7 +132,17 @@ async fn look(b: &Booted, name: &str, vol: &Vol) -> Vol {
         }
     }
     let (names, mib) = (vec![name.to_owned()], vec![mib]);
-    Vol { names, mib, blocks, may_be_absent: false, must_be_absent: false, taking: None, ..vol.clone() }
+    let read_only = !d.supports(IoType::Write);
+    Vol {
+        read_only,
+        names,
+        mib,
+        blocks,
+        may_be_absent: false,
+        must_be_absent: false,
+        taking: None,
+        ..vol.clone()
+    }
 }
 
 /// Works until the disk goes off, or nothing is left to do.

@@ -1,8 +1,9 @@
-//! Creates, renames, resizes and deletes volumes that no host has; takes snapshots of all, and makes clones leave their parents.
+//! Creates, renames, resizes and deletes volumes that no host has, gives them other parents, makes them read-only and copies them; takes
+//! snapshots of all, and makes clones leave their parents.
 
 use std::rc::Rc;
 
-use bytes::BytesMut;
+use bytes::{Bytes, BytesMut};
 use rand::RngExt;
 use rand::rngs::SmallRng;
 
@@ -29,7 +30,7 @@ impl Admin {
                 let vols: Vec<_> = self.model.borrow().vols.keys().copied().collect();
                 (!vols.is_empty()).then(|| vols[self.rng.random_range(0..vols.len())])
             };
-            match (self.rng.random_range(0..11), pick, any) {
+            match (self.rng.random_range(0..16), pick, any) {
                 (0 | 1, Some(n), _) => self.delete(n).await,
                 (2, Some(n), _) => self.rename(self.idle[n]).await,
                 (3, Some(n), _) => {
@@ -41,6 +42,9 @@ impl Admin {
                 (7, ..) => self.clone_external().await,
                 (8, _, Some(id)) => self.leave_parent(id, true).await,
                 (9, _, Some(id)) => self.leave_parent(id, false).await,
+                (10 | 11, Some(n), _) => self.other_parent(self.idle[n]).await,
+                (12, Some(n), _) if self.rng.random_bool(0.3) => self.set_read_only(self.idle[n]).await,
+                (13, Some(n), _) => self.shallow_copy(self.idle[n]).await,
                 _ => {
                     let thin = self.rng.random_bool(0.7);
                     self.create(thin).await;
@@ -202,6 +206,79 @@ impl Admin {
         let (id, name) = self.begin(1, blocks);
         let made = self.module.clone_bdev("ext", "lvs", &name).await;
         self.made(id, made);
+    }
+
+    /// What the volume has itself stays; where it has nothing it shows its new parent.
+    async fn other_parent(&mut self, id: u64) {
+        let vol = self.vol(id);
+        if vol.read_only {
+            // Others may show it.
+            return;
+        }
+        let parents: Vec<Vol> = {
+            let model = self.model.borrow();
+            let fits = |v: &&Vol| v.read_only && v.mib == vol.mib && !v.may_be_absent && v.names != vol.names;
+            model.vols.values().filter(fits).cloned().collect()
+        };
+        let external: Vec<_> = (0..LOOKED_AT).map(|n| Allowed::of(external_stamp(n))).collect();
+        let parent = self.rng.random_range(0..=parents.len());
+        let below = parents.get(parent).map_or(&external, |p| &p.blocks);
+        self.with(id, |v| {
+            for (block, below) in v.blocks.iter_mut().zip(below) {
+                block.after.extend(&below.now);
+                block.now.extend(&below.now);
+            }
+        });
+        let done = match parents.get(parent) {
+            Some(parent) => self.module.set_parent(&vol.alias(), &parent.alias()).await,
+            None => self.module.set_parent_bdev(&vol.alias(), "ext").await,
+        };
+        match done {
+            Ok(()) => {
+                self.with(id, |v| v.blocks.iter_mut().for_each(|a| a.after.clone_from(&a.now)));
+                self.look(id).await;
+            }
+            // It does not fit, or is that already.
+            Err(LvolError::Invalid { .. } | LvolError::Exists { .. }) => {
+                self.with(id, |v| v.blocks = vol.blocks);
+            }
+            Err(e) => panic!("{e}"),
+        }
+    }
+
+    async fn set_read_only(&mut self, id: u64) {
+        self.with(id, |v| v.read_only = true);
+        self.module.set_read_only(&self.vol(id).alias()).await.unwrap();
+    }
+
+    /// The copy has what the volume has itself, and elsewhere what was there before.
+    async fn shallow_copy(&mut self, id: u64) {
+        if !self.vol(id).read_only || self.vol(id).mib[0] == 0 {
+            return;
+        }
+        self.look(id).await;
+        let before = u64::MAX;
+        let pattern = Bytes::from(vec![0xff; (LOOKED_AT * BLOCK) as usize]);
+        self.registry.open("copy", true).unwrap().0.write(0, pattern, false).await.unwrap();
+        let vol = self.vol(id);
+        let number = self.module.start_shallow_copy(&vol.alias(), "copy").await.unwrap();
+        loop {
+            let status = self.module.check_shallow_copy(number).unwrap();
+            assert_eq!(status.error, None);
+            if status.done {
+                break;
+            }
+            tokio::task::yield_now().await;
+        }
+        let (copy, _events) = self.registry.open("copy", false).unwrap();
+        let got = copy.read(0, BytesMut::zeroed((LOOKED_AT * BLOCK) as usize)).await.unwrap();
+        for (n, block) in got.chunks(BLOCK as usize).enumerate() {
+            let (found, allowed) = (stamp_of(block), &vol.blocks[n].now);
+            assert!(
+                found == before || allowed.contains(&found),
+                "copy of v{id} block {n}: {found} not in {allowed:?}"
+            );
+        }
     }
 
     /// Changes nothing that can be seen.
