@@ -110,5 +110,8 @@ pub trait Bdev: 'static {
 pub(crate) mod sim_disk;
 
 #[cfg(test)]
+mod faults_tests;
+
+#[cfg(test)]
 #[path = "registry_tests.rs"]
 mod registry_tests;

@@ -64,3 +64,44 @@ fn zeroes_flushes_and_unmaps_are_not_limited() {
         assert_eq!(throttle.admit(class, MIB), None);
     }
 }
+
+#[test]
+fn each_limit_holds_back_what_it_is_for() {
+    let full = |limits: QosLimits, class: IoClass| {
+        let throttle = Throttle::default();
+        throttle.set(limits, Instant::now());
+        // The first is let through and uses up an hour.
+        assert_eq!(throttle.admit(class, 3600 * MIB), None);
+        [IoClass::Read, IoClass::Write].map(|class| throttle.admit(class, 512).is_some())
+    };
+    let reads = QosLimits { r_mbytes_per_sec: 1, ..QosLimits::default() };
+    let writes = QosLimits { w_mbytes_per_sec: 1, ..QosLimits::default() };
+    assert_eq!(full(reads, IoClass::Read), [true, false]);
+    assert_eq!(full(reads, IoClass::Write), [false, false]);
+    assert_eq!(full(writes, IoClass::Write), [false, true]);
+    assert_eq!(full(writes, IoClass::Read), [false, false]);
+    assert_eq!(full(limited(1), IoClass::Read), [true, true]);
+}
+
+/// An I/O whose host went away while it waited costs those that come later nothing.
+#[test]
+fn what_never_happened_is_given_back() {
+    for limits in [
+        limited(1),
+        QosLimits { r_mbytes_per_sec: 1, ..QosLimits::default() },
+        QosLimits { rw_ios_per_sec: 1000, ..QosLimits::default() },
+    ] {
+        let throttle = Throttle::default();
+        throttle.set(limits, Instant::now());
+        assert_eq!(throttle.admit(IoClass::Read, 3600 * MIB), None);
+        let ios = if limits.rw_ios_per_sec > 0 { 100_000 } else { 1 };
+        let next = |count: u32| (0..count).filter_map(|_| throttle.admit(IoClass::Read, 3600 * MIB)).last();
+        let first = next(ios).unwrap();
+        for _ in 0..ios {
+            throttle.refund(IoClass::Read, 3600 * MIB);
+        }
+        let again = next(ios).unwrap();
+        let apart = again.max(first) - again.min(first);
+        assert!(apart < Duration::from_secs(60), "{limits:?}: {apart:?} later than without it");
+    }
+}

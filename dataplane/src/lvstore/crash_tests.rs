@@ -133,16 +133,7 @@ async fn look(b: &Booted, name: &str, vol: &Vol) -> Vol {
     }
     let (names, mib) = (vec![name.to_owned()], vec![mib]);
     let read_only = !d.supports(IoType::Write);
-    Vol {
-        read_only,
-        names,
-        mib,
-        blocks,
-        may_be_absent: false,
-        must_be_absent: false,
-        taking: None,
-        ..vol.clone()
-    }
+    Vol { read_only, names, mib, blocks, may_be_absent: false, must_be_absent: false, taking: None }
 }
 
 /// Works until the disk goes off, or nothing is left to do.

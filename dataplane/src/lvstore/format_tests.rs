@@ -362,6 +362,46 @@ fn what_a_newer_version_wrote_is_refused_and_not_touched() {
     });
 }
 
+/// The older checkpoint, with its journal, is intact beside a damaged one; but it is what the lvstore was, not what it is.
+#[test]
+fn a_damaged_checkpoint_does_not_bring_the_one_before_back() {
+    run(async {
+        let (image, text) = fixture("v1-clones").await;
+        let generation = |page: &[u8]| u64::from_le_bytes(page[28..36].try_into().unwrap());
+        let mut headers: Vec<_> = image.iter().filter(|(_, page)| page.starts_with(b"VDALVCHK")).collect();
+        headers.sort_by_key(|(_, page)| generation(page));
+        let (older, newest) = (*headers[0].0, *headers[1].0);
+        let damaged = |header: u64| {
+            let mut image = image.clone();
+            image.get_mut(&(header + 1)).unwrap()[9] ^= 1;
+            image
+        };
+        assert_eq!(boot(&disk_of(&damaged(older)).await).await.describe().await, text);
+        let refused = refusal(&damaged(newest)).await;
+        assert_eq!(refused, "lvstore is damaged or of a newer version: the newest checkpoint is damaged");
+    });
+}
+
+/// Whoever does not know clones must not open an lvstore from the first record on that needs them: both copies say so, durably.
+#[test]
+fn a_feature_is_noted_before_it_is_used() {
+    run(async {
+        let (image, _) = fixture("v1-plain").await;
+        for seed in 0..3 {
+            let disk = disk_of(&image).await;
+            let b = boot(&disk).await;
+            assert_eq!(b.features(&disk), [0, 0]);
+            match seed {
+                0 => drop(b.module.snapshot("lvs/thin", "s").await.unwrap()),
+                1 => drop(b.module.clone_lvol("lvs/fixed", "c").await.unwrap()),
+                _ => b.create("zeroed", 1, true, LvolClear::WriteZeroes).await,
+            }
+            let disk = disk.after_power_cut_with(seed, |_| false);
+            assert_eq!(b.features(&disk), [FEATURE_CLONES; 2], "{seed}");
+        }
+    });
+}
+
 /// A version that changes the superblock does so one copy after the other; until both have it, nothing was written that needs it.
 #[test]
 fn a_feature_in_one_copy_of_the_superblock_only_does_not_count() {
@@ -412,6 +452,9 @@ fn more_holes_than_there_is_room_for() {
         let beyond = 2 * (room + clusters) * PER_CLUSTER;
         assert!(beyond < c.num_blocks());
         assert_eq!(c.unmap(beyond, PER_CLUSTER).await, Err(crate::bdev::IoError::NoSpace));
+        // Nor is there room for what a larger clone would have to say about its end.
+        let grown = b.module.resize("lvs/c", mib + 1).await;
+        assert_eq!(grown.unwrap_err().errno(), libc::ENOSPC);
         drop(c);
         b.module.rename("lvs/c", "d").await.unwrap();
         let disk = disk.after_kill(6);
