@@ -12,7 +12,7 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use vda_spdk::LogLevel;
 
-use crate::bdev;
+use crate::bdev::{self, file::FileCache};
 use crate::rpc::config::load::Saved;
 use crate::rpc::server::Server;
 use crate::rpc::{Methods, RpcError};
@@ -32,6 +32,8 @@ pub struct Config {
     pub wait_for_rpc: bool,
     /// A configuration to load at start.
     pub saved: Option<Saved>,
+    /// Which way I/O of files and block devices takes.
+    pub file_cache: FileCache,
     /// How long to look for events before sleeping, while they come in quick succession; zero for never.
     pub spin: Duration,
 }
@@ -60,6 +62,8 @@ pub struct App {
     start_error: RefCell<Option<RpcError>>,
     /// Levels of the log as SPDK knows them.
     pub log: LogLevels,
+    /// Which way I/O of files and block devices takes.
+    pub file_cache: Cell<FileCache>,
     /// All block devices.
     pub bdevs: bdev::Registry,
 }
@@ -75,6 +79,7 @@ impl App {
             stop_hooks: RefCell::default(),
             start_error: RefCell::default(),
             log,
+            file_cache: Cell::default(),
             bdevs: bdev::Registry::new(),
         })
     }
@@ -174,6 +179,7 @@ impl LogLevels {
 /// The socket cannot be used, or the framework does not start.
 pub async fn run(config: Config, log: LogLevels) -> anyhow::Result<()> {
     let app = App::new(log);
+    app.file_cache.set(config.file_cache);
     let methods = Rc::new(Methods::all(&app));
     let server = Server::bind(&config.rpc_socket).await?;
     let socket = server.socket();

@@ -11,6 +11,7 @@ use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{Layer, Registry, fmt, reload};
 use vda_dataplane::app::{self, Config, LogLevels};
+use vda_dataplane::bdev::file::FileCache;
 use vda_dataplane::rpc::config::load::Saved;
 use vda_spdk::LogLevel;
 
@@ -57,6 +58,12 @@ struct Args {
     #[arg(long, env = "VDA_SPIN_US", value_name = "US", default_value_t = 200, value_parser = clap::value_parser!(u64).range(..=1000))]
     spin_us: u64,
 
+    /// Which way I/O of files and block devices takes: around the page cache (O_DIRECT) where the file system lets it, or always through it.
+    /// Through it, what was read or written lately is read from memory, of which it then takes all that is free, and a flush
+    /// writes all that was written since the last one, which can take long.
+    #[arg(long, env = "VDA_FILE_IO", value_enum, value_name = "WAY", default_value_t = FileIo::Direct)]
+    file_io: FileIo,
+
     /// Ignored: there is one thread, and it runs where the kernel puts it.
     #[arg(short = 'm', long, value_name = "MASK")]
     cpumask: Option<String>,
@@ -72,6 +79,21 @@ struct Args {
     /// Ignored: PCI devices are not driven.
     #[arg(short = 'u', long)]
     no_pci: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum FileIo {
+    Direct,
+    Cached,
+}
+
+impl From<FileIo> for FileCache {
+    fn from(io: FileIo) -> Self {
+        match io {
+            FileIo::Direct => Self::Around,
+            FileIo::Cached => Self::Through,
+        }
+    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -103,6 +125,7 @@ fn run(args: Args) -> anyhow::Result<()> {
         rpc_socket: args.rpc_socket,
         wait_for_rpc: args.wait_for_rpc,
         saved,
+        file_cache: args.file_io.into(),
         spin: Duration::from_micros(args.spin_us),
     };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;

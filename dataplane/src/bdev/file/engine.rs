@@ -1,10 +1,10 @@
 //! How file I/O is done.
 
-use std::fs::File;
 use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
 
+use super::medium::Medium;
 use crate::bdev::IoFuture;
 
 /// Two ways of giving storage of a file back.
@@ -21,14 +21,14 @@ pub(super) enum Deallocate {
 /// Operations the file system does not have fail with [`crate::bdev::IoError::Unsupported`].
 pub(super) trait FileEngine {
     /// Fills `buf` from `offset` on; a short file is an error.
-    fn read(&self, file: &Arc<File>, offset: u64, buf: BytesMut) -> IoFuture<BytesMut>;
+    fn read(&self, medium: &Arc<Medium>, offset: u64, buf: BytesMut) -> IoFuture<BytesMut>;
 
     /// Writes all of `data`; durable (`RWF_DSYNC`) on completion if `dsync`.
-    fn write(&self, file: &Arc<File>, offset: u64, data: Bytes, dsync: bool) -> IoFuture<()>;
+    fn write(&self, medium: &Arc<Medium>, offset: u64, data: Bytes, dsync: bool) -> IoFuture<()>;
 
     /// `fdatasync`.
-    fn sync(&self, file: &Arc<File>) -> IoFuture<()>;
+    fn sync(&self, medium: &Arc<Medium>) -> IoFuture<()>;
 
     /// `fallocate` that keeps the size.
-    fn deallocate(&self, file: &Arc<File>, how: Deallocate, offset: u64, len: u64) -> IoFuture<()>;
+    fn deallocate(&self, medium: &Arc<Medium>, how: Deallocate, offset: u64, len: u64) -> IoFuture<()>;
 }

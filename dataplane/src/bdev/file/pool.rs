@@ -9,6 +9,7 @@ use rustix::fs::{FallocateFlags, fallocate};
 use rustix::io::{Errno, ReadWriteFlags, preadv2, pwritev2};
 
 use super::engine::{Deallocate, FileEngine};
+use super::medium::Medium;
 use crate::bdev::{IoError, IoFuture};
 
 /// The pool itself belongs to the tokio runtime.
@@ -74,32 +75,33 @@ pub(super) fn fallocate_error(e: Errno) -> IoError {
 }
 
 impl FileEngine for ThreadPool {
-    fn read(&self, file: &Arc<File>, offset: u64, mut buf: BytesMut) -> IoFuture<BytesMut> {
-        let done = read_cached(file, offset, &mut buf);
+    fn read(&self, medium: &Arc<Medium>, offset: u64, mut buf: BytesMut) -> IoFuture<BytesMut> {
+        // Around the cache nothing is there without waiting for it.
+        let done = if medium.direct.is_some() { 0 } else { read_cached(&medium.file, offset, &mut buf) };
         if done == buf.len() {
             return Box::pin(std::future::ready(Ok(buf)));
         }
-        let file = Arc::clone(file);
+        let medium = Arc::clone(medium);
         Box::pin(on_pool(move || {
-            read_all(&file, offset + done as u64, &mut buf[done..])?;
+            read_all(&medium.file, offset + done as u64, &mut buf[done..])?;
             Ok(buf)
         }))
     }
 
-    fn write(&self, file: &Arc<File>, offset: u64, data: Bytes, dsync: bool) -> IoFuture<()> {
-        let file = Arc::clone(file);
-        Box::pin(on_pool(move || write_all(&file, offset, &data, dsync)))
+    fn write(&self, medium: &Arc<Medium>, offset: u64, data: Bytes, dsync: bool) -> IoFuture<()> {
+        let medium = Arc::clone(medium);
+        Box::pin(on_pool(move || write_all(&medium.file, offset, &data, dsync)))
     }
 
-    fn sync(&self, file: &Arc<File>) -> IoFuture<()> {
-        let file = Arc::clone(file);
-        Box::pin(on_pool(move || Ok(rustix::fs::fdatasync(&file)?)))
+    fn sync(&self, medium: &Arc<Medium>) -> IoFuture<()> {
+        let medium = Arc::clone(medium);
+        Box::pin(on_pool(move || Ok(rustix::fs::fdatasync(&medium.file)?)))
     }
 
-    fn deallocate(&self, file: &Arc<File>, how: Deallocate, offset: u64, len: u64) -> IoFuture<()> {
-        let file = Arc::clone(file);
+    fn deallocate(&self, medium: &Arc<Medium>, how: Deallocate, offset: u64, len: u64) -> IoFuture<()> {
+        let medium = Arc::clone(medium);
         Box::pin(on_pool(move || {
-            fallocate(&file, fallocate_flags(how), offset, len).map_err(fallocate_error)
+            fallocate(&medium.file, fallocate_flags(how), offset, len).map_err(fallocate_error)
         }))
     }
 }

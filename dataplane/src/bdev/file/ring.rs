@@ -2,7 +2,6 @@
 //! wake the reactor through the ring's own file descriptor. Nothing polls.
 
 use std::cell::{Cell, RefCell};
-use std::fs::File;
 use std::os::fd::{AsRawFd, RawFd};
 use std::pin::Pin;
 use std::rc::Rc;
@@ -16,11 +15,15 @@ use tokio::io::unix::AsyncFd;
 use tokio::sync::Notify;
 
 use super::engine::{Deallocate, FileEngine};
+use super::medium::Medium;
 use super::pool::{fallocate_error, fallocate_flags};
 use crate::bdev::{IoError, IoFuture};
 
 /// Submission queue entries; more I/O than that in one turn is submitted in several calls.
 const ENTRIES: u32 = 256;
+/// So many go to the kernel at once, and not only when the turn is over: a disk that gets all of a deep queue at its end has nothing to do
+/// while the next turn is computed.
+const SUBMIT: usize = 16;
 
 /// What must stay where it is while the kernel works on it.
 enum Payload {
@@ -32,7 +35,7 @@ enum Payload {
 struct Slot {
     payload: Payload,
     /// Keeps the descriptor open until the kernel is done with it.
-    _file: Arc<File>,
+    _medium: Arc<Medium>,
     result: Option<i32>,
     waker: Option<Waker>,
     /// The future is gone; the completion frees the slot.
@@ -87,7 +90,7 @@ impl AsRawFd for RingFd {
 impl Ring {
     /// Sets a ring up; fails where the kernel or a seccomp filter does not allow it (`ENOSYS`, `EPERM`).
     pub(super) fn new() -> std::io::Result<Rc<Self>> {
-        let ring = IoUring::builder().dontfork().setup_cqsize(ENTRIES * 8).build(ENTRIES)?;
+        let ring = set_up()?;
         let fd = RingFd(ring.as_raw_fd());
         let shared = Rc::new(Shared {
             ring: RefCell::new(ring),
@@ -101,6 +104,18 @@ impl Ring {
         let readiness = unsafe { AsyncFd::register_with_interest(fd, Interest::READABLE) }?;
         tokio::task::spawn_local(drive(Rc::clone(&shared), readiness));
         Ok(Rc::new(Self(shared)))
+    }
+}
+
+/// A ring that does not interrupt the reactor for each completion, but has it look for them whenever it enters the kernel (Linux 6.0), or
+/// a plain one.
+fn set_up() -> std::io::Result<IoUring> {
+    let mut builder = IoUring::builder();
+    builder.dontfork().setup_cqsize(ENTRIES * 8);
+    let plain = builder.clone();
+    match builder.setup_coop_taskrun().setup_single_issuer().build(ENTRIES) {
+        Err(e) if e.raw_os_error() == Some(libc::EINVAL) => plain.build(ENTRIES),
+        ring => ring,
     }
 }
 
@@ -142,21 +157,31 @@ impl Shared {
                 ring = self.ring.borrow_mut();
             }
         }
+        let queued = ring.submission().len();
         drop(ring);
-        if !self.unsubmitted.replace(true) {
+        if queued >= SUBMIT {
+            self.submit();
+        } else if !self.unsubmitted.replace(true) {
             self.submit.notify_one();
         }
     }
 
     fn submit_all(&self) {
         self.unsubmitted.set(false);
-        let result = self.ring.borrow_mut().submit();
-        if let Err(e) = result {
+        self.submit();
+        self.reap();
+    }
+
+    fn submit(&self) {
+        let mut ring = self.ring.borrow_mut();
+        if ring.submission().is_empty() {
+            return;
+        }
+        if let Err(e) = ring.submit() {
             tracing::debug!(error = %e, "io_uring submission is busy, once more after completions");
             self.unsubmitted.set(true);
             self.submit.notify_one();
         }
-        self.reap();
     }
 
     fn reap(&self) {
@@ -184,16 +209,16 @@ impl Shared {
 
     fn start(
         self: &Rc<Self>,
-        file: &Arc<File>,
+        medium: &Arc<Medium>,
         payload: Payload,
         entry: impl FnOnce(types::Fd, &mut Payload) -> squeue::Entry,
     ) -> Completion {
-        let slot = Slot { payload, _file: Arc::clone(file), result: None, waker: None, abandoned: false };
+        let slot = Slot { payload, _medium: Arc::clone(medium), result: None, waker: None, abandoned: false };
         let index = self.slots.borrow_mut().insert(slot);
         let entry = {
             let mut slots = self.slots.borrow_mut();
             let slot = slots.slots[index].as_mut();
-            slot.map(|s| entry(types::Fd(file.as_raw_fd()), &mut s.payload).user_data(index as u64))
+            slot.map(|s| entry(types::Fd(medium.file.as_raw_fd()), &mut s.payload).user_data(index as u64))
         };
         if let Some(entry) = entry {
             self.push(&entry);
@@ -273,12 +298,12 @@ fn length(left: usize) -> u32 {
 }
 
 impl FileEngine for Ring {
-    fn read(&self, file: &Arc<File>, offset: u64, mut buf: BytesMut) -> IoFuture<BytesMut> {
-        let (shared, file) = (Rc::clone(&self.0), Arc::clone(file));
+    fn read(&self, medium: &Arc<Medium>, offset: u64, mut buf: BytesMut) -> IoFuture<BytesMut> {
+        let (shared, medium) = (Rc::clone(&self.0), Arc::clone(medium));
         Box::pin(async move {
             let (mut done, len) = (0, buf.len());
             while done < len {
-                let op = shared.start(&file, Payload::Read(buf), |fd, payload| {
+                let op = shared.start(&medium, Payload::Read(buf), |fd, payload| {
                     let target = match payload {
                         Payload::Read(b) => b[done..].as_mut_ptr(),
                         Payload::Write(_) | Payload::None => std::ptr::null_mut(),
@@ -293,15 +318,15 @@ impl FileEngine for Ring {
         })
     }
 
-    fn write(&self, file: &Arc<File>, offset: u64, data: Bytes, dsync: bool) -> IoFuture<()> {
-        let (shared, file) = (Rc::clone(&self.0), Arc::clone(file));
+    fn write(&self, medium: &Arc<Medium>, offset: u64, data: Bytes, dsync: bool) -> IoFuture<()> {
+        let (shared, medium) = (Rc::clone(&self.0), Arc::clone(medium));
         let flags = if dsync { libc::RWF_DSYNC } else { 0 };
         Box::pin(async move {
             let mut done = 0;
             while done < data.len() {
                 let left = data.slice(done..);
                 let len = length(left.len());
-                let op = shared.start(&file, Payload::Write(left), |fd, payload| {
+                let op = shared.start(&medium, Payload::Write(left), |fd, payload| {
                     let source = match payload {
                         Payload::Write(b) => b.as_ptr(),
                         Payload::Read(_) | Payload::None => std::ptr::null(),
@@ -314,10 +339,10 @@ impl FileEngine for Ring {
         })
     }
 
-    fn sync(&self, file: &Arc<File>) -> IoFuture<()> {
-        let (shared, file) = (Rc::clone(&self.0), Arc::clone(file));
+    fn sync(&self, medium: &Arc<Medium>) -> IoFuture<()> {
+        let (shared, medium) = (Rc::clone(&self.0), Arc::clone(medium));
         Box::pin(async move {
-            let op = shared.start(&file, Payload::None, |fd, _| {
+            let op = shared.start(&medium, Payload::None, |fd, _| {
                 opcode::Fsync::new(fd).flags(types::FsyncFlags::DATASYNC).build()
             });
             match op.await.1 {
@@ -327,11 +352,11 @@ impl FileEngine for Ring {
         })
     }
 
-    fn deallocate(&self, file: &Arc<File>, how: Deallocate, offset: u64, len: u64) -> IoFuture<()> {
-        let (shared, file) = (Rc::clone(&self.0), Arc::clone(file));
+    fn deallocate(&self, medium: &Arc<Medium>, how: Deallocate, offset: u64, len: u64) -> IoFuture<()> {
+        let (shared, medium) = (Rc::clone(&self.0), Arc::clone(medium));
         let mode = fallocate_flags(how).bits().cast_signed();
         Box::pin(async move {
-            let op = shared.start(&file, Payload::None, |fd, _| {
+            let op = shared.start(&medium, Payload::None, |fd, _| {
                 opcode::Fallocate::new(fd, len).offset(offset).mode(mode).build()
             });
             match op.await.1 {

@@ -1,9 +1,21 @@
-//! Both engines against real files.
+//! Both engines against real files and block devices, around and through the page cache.
 
+use std::fs::{File, OpenOptions};
 use std::io::Write as _;
+use std::path::{Path, PathBuf};
+
+use bytes::{Bytes, BytesMut};
 
 use super::*;
-use crate::bdev::BdevEvent;
+use crate::bdev::{BdevEvent, IoError, IoType};
+
+const DIRECT: FileIo = FileIo { cache: FileCache::Around, threads: false };
+const EVERY: [FileIo; 4] = [
+    DIRECT,
+    FileIo { cache: FileCache::Through, ..DIRECT },
+    FileIo { threads: true, ..DIRECT },
+    FileIo { threads: true, cache: FileCache::Through },
+];
 
 fn run<F: Future>(test: impl FnOnce() -> F) -> F::Output {
     let rt = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
@@ -11,7 +23,11 @@ fn run<F: Future>(test: impl FnOnce() -> F) -> F::Output {
 }
 
 fn temp(len: u64) -> (tempfile::TempDir, String) {
-    let dir = tempfile::tempdir().unwrap();
+    temp_in(&std::env::temp_dir(), len)
+}
+
+fn temp_in(parent: &Path, len: u64) -> (tempfile::TempDir, String) {
+    let dir = tempfile::tempdir_in(parent).unwrap();
     let path = dir.path().join("disk.img");
     File::create(&path).unwrap().set_len(len).unwrap();
     let path = path.to_str().unwrap().to_owned();
@@ -30,10 +46,10 @@ fn params(module: FileModule, filename: &str) -> FileParams {
     }
 }
 
-async fn exercise(module: FileModule) {
-    let (_dir, path) = temp(8 << 20);
+async fn exercise(module: FileModule, io: FileIo, dir: &Path) {
+    let (_dir, path) = temp_in(dir, 8 << 20);
     let registry = Registry::new();
-    let files = FileBdevs::new(registry.clone());
+    let files = FileBdevs::with(registry.clone(), io);
     files.create(params(module, &path)).unwrap();
     let (d, mut events) = registry.open("f0", true).unwrap();
     let pattern: Vec<u8> = (0..3 << 20).map(|i: u32| (i % 253) as u8).collect();
@@ -64,19 +80,37 @@ async fn exercise(module: FileModule) {
     assert!(files.delete(module, "f0").is_err());
 }
 
-#[test]
-fn the_thread_pool_does_it_all() {
-    run(|| exercise(FileModule::Aio));
+/// Where there is direct I/O, as a rule, and where there is none in blocks of 512 bytes.
+fn exercise_everywhere(io: FileIo) {
+    run(|| async {
+        if let (false, Err(e)) = (io.threads, Ring::new()) {
+            eprintln!("io_uring is blocked here ({e}): threads serve instead");
+        }
+        for dir in [std::env::temp_dir(), PathBuf::from("/dev/shm")].iter().filter(|d| d.is_dir()) {
+            exercise(FileModule::Aio, io, dir).await;
+            exercise(FileModule::Uring, io, dir).await;
+        }
+    });
 }
 
 #[test]
-fn the_ring_does_it_all() {
-    run(|| async {
-        if let Err(e) = Ring::new() {
-            eprintln!("io_uring is blocked here ({e}): the thread pool serves instead");
-        }
-        exercise(FileModule::Uring).await;
-    });
+fn the_ring_does_it_all_around_the_page_cache() {
+    exercise_everywhere(EVERY[0]);
+}
+
+#[test]
+fn the_ring_does_it_all_through_the_page_cache() {
+    exercise_everywhere(EVERY[1]);
+}
+
+#[test]
+fn the_threads_do_it_all_around_the_page_cache() {
+    exercise_everywhere(EVERY[2]);
+}
+
+#[test]
+fn the_threads_do_it_all_through_the_page_cache() {
+    exercise_everywhere(EVERY[3]);
 }
 
 #[test]
@@ -133,8 +167,9 @@ fn a_file_that_is_empty_takes_the_bdev_with_it() {
 struct Loop(String);
 
 impl Loop {
-    fn over(path: &str) -> Option<Self> {
-        let made = std::process::Command::new("losetup").args(["--find", "--show", path]).output().ok()?;
+    fn over(path: &str, sector: &str) -> Option<Self> {
+        let args = ["--find", "--show", "--sector-size", sector, path];
+        let made = std::process::Command::new("losetup").args(args).output().ok()?;
         let device = String::from_utf8(made.stdout).unwrap().trim().to_owned();
         made.status.success().then_some(Self(device))
     }
@@ -155,18 +190,19 @@ impl Drop for Loop {
 fn block_devices_are_read_written_zeroed_flushed_and_grow() {
     run(|| async {
         let (_dir, path) = temp(8 << 20);
-        let Some(device) = Loop::over(&path) else {
+        let Some(device) = Loop::over(&path, "512") else {
             eprintln!("SKIPPED: no loop device can be made here (needs root, losetup and /dev/loop-control)");
             return;
         };
-        for module in [FileModule::Aio, FileModule::Uring] {
+        for (n, io) in EVERY.into_iter().enumerate() {
+            let module = [FileModule::Aio, FileModule::Uring][n % 2];
             let registry = Registry::new();
-            let files = FileBdevs::new(registry.clone());
+            let files = FileBdevs::with(registry.clone(), io);
             let size = std::fs::metadata(&path).unwrap().len();
             files.create(FileParams { block_size: None, ..params(module, &device.0) }).unwrap();
             let (d, mut events) = registry.open("f0", true).unwrap();
             assert_eq!((d.block_size(), d.num_blocks()), (512, size / 512), "its own block size");
-            let data = Bytes::from(vec![module as u8 + 1; 64 << 10]);
+            let data = Bytes::from(vec![n as u8 + 1; 64 << 10]);
             d.write(3, data.clone(), true).await.unwrap();
             assert_eq!(
                 &std::fs::read(&path).unwrap()[3 * 512..][..data.len()],
@@ -196,6 +232,65 @@ fn block_devices_are_read_written_zeroed_flushed_and_grow() {
             assert_eq!(d.write_zeroes(3, 1, false).await, Err(IoError::WriteProtected));
             drop(d);
             files.delete(module, "f0").unwrap().await;
+        }
+    });
+}
+
+#[test]
+fn a_device_with_large_sectors_is_served_in_blocks_of_a_sector_or_more() {
+    run(|| async {
+        let (_dir, path) = temp(8 << 20);
+        let Some(device) = Loop::over(&path, "4096") else {
+            eprintln!("SKIPPED: no loop device can be made here (needs root, losetup and /dev/loop-control)");
+            return;
+        };
+        for io in EVERY {
+            let registry = Registry::new();
+            let files = FileBdevs::with(registry.clone(), io);
+            let file = params(FileModule::Aio, &device.0);
+            assert_eq!(
+                files.create(file.clone()).err().unwrap().errno(),
+                libc::EINVAL,
+                "512 is less than a sector"
+            );
+            for block_size in [None, Some(8192)] {
+                files.create(FileParams { block_size, ..file.clone() }).unwrap();
+                let (d, _events) = registry.open("f0", true).unwrap();
+                let block = block_size.unwrap_or(4096) as usize;
+                assert_eq!(d.block_size() as usize, block);
+                // At an address that no device takes.
+                let data = Bytes::from(vec![block_size.is_some() as u8 + 1; block + 1]).slice(1..);
+                d.write(3, data.clone(), true).await.unwrap();
+                assert_eq!(d.read(3, BytesMut::zeroed(block + 1).split_off(1)).await.unwrap(), data);
+                d.write_zeroes(3, 1, true).await.unwrap();
+                assert_eq!(d.read(3, BytesMut::zeroed(block)).await.unwrap(), vec![0; block]);
+                drop(d);
+                files.delete(FileModule::Aio, "f0").unwrap().await;
+            }
+        }
+    });
+}
+
+#[test]
+fn what_is_in_flight_when_a_file_is_deleted_reaches_it() {
+    run(|| async {
+        for io in EVERY {
+            let (_dir, path) = temp(8 << 20);
+            let registry = Registry::new();
+            let files = FileBdevs::with(registry.clone(), io);
+            files.create(params(FileModule::Uring, &path)).unwrap();
+            let (d, _events) = registry.open("f0", true).unwrap();
+            // Begun, and then forgotten by who began them.
+            for n in 0..100u64 {
+                let mut write = Box::pin(d.write(n * 16, Bytes::from(vec![n as u8 + 1; 8192]), false));
+                let _ = futures::poll!(write.as_mut());
+            }
+            drop(d);
+            files.delete(FileModule::Uring, "f0").unwrap().await;
+            let found = std::fs::read(&path).unwrap();
+            for n in 0..100 {
+                assert_eq!(found[n * 8192..][..8192], vec![n as u8 + 1; 8192], "{io:?}: write {n}");
+            }
         }
     });
 }

@@ -10,7 +10,7 @@ use vda_spdk::{
 };
 
 use crate::app::App;
-use crate::bdev::file::{FileBdevs, FileModule, FileParams};
+use crate::bdev::file::{FileBdevs, FileIo, FileModule, FileParams};
 use crate::bdev::malloc::{self, MallocParams};
 use crate::bdev::null::{self, NullHandle, NullParams};
 use crate::rpc::{Methods, RpcError, State};
@@ -22,7 +22,8 @@ pub(super) fn register(methods: &mut Methods, app: &Rc<App>) {
         Ok(true)
     });
     register_null(methods);
-    register_files(methods, &Rc::new(FileBdevs::new(app.bdevs.clone())));
+    let io = FileIo { cache: app.file_cache.get(), ..FileIo::default() };
+    register_files(methods, &Rc::new(FileBdevs::with(app.bdevs.clone(), io)));
 }
 
 /// There is no per-block metadata here: asking for it is an error, not something to overlook.
