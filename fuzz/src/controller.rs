@@ -1,12 +1,12 @@
 //! The controller's side of a connection: any bytes after the initialisation, answered in any order.
 //!
-//! It must not panic, never have more commands outstanding than its queue has entries, never ask for more data than its budget,
-//! and give each command to be executed with exactly the data that it announced.
+//! It must not panic, never have more commands outstanding than its queue has entries, never ask for more data than its budget, nor take more
+//! memory than there is, or give back more than it took, and give each command to be executed with exactly the data that it announced.
 
 use bytes::{Buf, Bytes};
 use vda_nvme::cmd::{Sgl, Sqe, io};
 use vda_nvme::codec::{Decoder, Limits, Outbox, Role};
-use vda_nvme::controller::{ControllerConfig, ControllerQueue, Request};
+use vda_nvme::controller::{Buffers, ControllerConfig, ControllerQueue, Request};
 use vda_nvme::digest::Digests;
 use vda_nvme::pdu::{CapsuleCmd, H2cData, IcReq, Pdu};
 use vda_nvme::status::Status;
@@ -16,17 +16,32 @@ use crate::{Input, pieces};
 
 const DEPTH: u16 = 8;
 const BUDGET: usize = 16 << 10;
+/// Memory for the data of commands, bytes.
+const MEMORY: usize = 96 << 10;
 const LIMITS: Limits = Limits {
     max_h2c_data: 4096,
     max_c2h_data: 1 << 20,
     in_capsule_data: 8192,
     max_io_size: 64 << 10,
-    max_r2t: 16,
     queue_depth: DEPTH,
     alignment: 0,
 };
 
+#[derive(Default)]
+struct Memory {
+    used: usize,
+}
+
+impl Buffers for Memory {
+    fn take(&mut self, bytes: usize) -> bool {
+        let fits = self.used + bytes <= MEMORY;
+        self.used += if fits { bytes } else { 0 };
+        fits
+    }
+}
+
 struct Wire {
+    memory: Memory,
     queue: ControllerQueue,
     /// Decodes what the controller sends.
     answers: Decoder,
@@ -42,12 +57,12 @@ impl Wire {
         let mut outbox = Outbox::new();
         outbox.push(Pdu::IcReq(IcReq { pfv: 0, hpda: 0, digests, maxr2t: 15 }));
         queue.buffer().extend_from_slice(&outbox.copy_to_bytes(outbox.remaining()));
-        assert!(matches!(queue.poll(), Ok(None)), "initialised");
+        assert!(matches!(queue.poll(&mut Memory::default()), Ok(None)), "initialised");
         let n = queue.outbox().remaining();
         queue.outbox().advance(n);
         let mut answers = Decoder::new(Role::Host, LIMITS);
         answers.establish(digests);
-        Self { queue, answers, waiting: Vec::new(), asked: 0 }
+        Self { memory: Memory::default(), queue, answers, waiting: Vec::new(), asked: 0 }
     }
 
     /// What the controller sent is well formed.
@@ -84,7 +99,7 @@ pub(crate) fn run(input: &[u8]) {
         received += piece.len();
         wire.queue.buffer().extend_from_slice(piece);
         loop {
-            match wire.queue.poll() {
+            match wire.queue.poll(&mut wire.memory) {
                 Ok(None) => break,
                 Ok(Some(r)) => {
                     check_request(&r);
@@ -98,6 +113,11 @@ pub(crate) fn run(input: &[u8]) {
         let most = BUDGET.max(LIMITS.max_io_size as usize) + received;
         assert!(wire.asked <= most, "{} bytes asked for", wire.asked);
         wire.execute(&mut random);
+        let freed = wire.queue.take_freed();
+        assert!(freed <= wire.memory.used, "{freed} bytes given back, {} taken", wire.memory.used);
+        wire.memory.used -= freed;
+        let at_rest = wire.queue.outstanding() == 0 && wire.queue.outbox().is_empty();
+        assert!(!at_rest || wire.memory.used == 0, "{} bytes were not given back", wire.memory.used);
     }
 }
 

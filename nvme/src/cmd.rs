@@ -130,13 +130,15 @@ pub struct Sqe {
 
 /// Opcode of all Fabrics commands (Base 6).
 pub const FABRICS_OPCODE: u8 = 0x7f;
-const PSDT_SGL: u8 = 1 << 6;
 
 impl Sqe {
+    /// PSDT of a command whose data pointer is one SGL descriptor.
+    pub const PSDT_SGL: u8 = 1;
+
     /// A command without data.
     #[must_use]
     pub fn new(opcode: u8, nsid: u32) -> Self {
-        Self { opcode, nsid, flags: PSDT_SGL, ..Self::default() }
+        Self { opcode, nsid, flags: Self::PSDT_SGL << 6, ..Self::default() }
     }
 
     /// Decodes 64 bytes; every pattern is an entry.
@@ -219,6 +221,12 @@ impl Sqe {
     #[must_use]
     pub fn fuse(&self) -> u8 {
         self.flags & 3
+    }
+
+    /// PSDT bits: what the data pointer is.
+    #[must_use]
+    pub fn psdt(&self) -> u8 {
+        self.flags >> 6
     }
 
     /// Sets SLBA and the zero-based number of blocks.

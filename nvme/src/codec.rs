@@ -4,45 +4,14 @@ use bytes::BytesMut;
 
 use crate::digest::{DIGEST_LEN, Digests, digest};
 use crate::field::{u8_at, u32_at};
+pub use crate::limits::Limits;
+use crate::limits::{MAX_ALIGNMENT, TERM_DATA_MAX};
 pub use crate::outbox::Outbox;
-use crate::pdu::{COMMON_HEADER_LEN, Fes, Kind, Pdu, TERM_DATA_MAX, Termination, flag};
+use crate::pdu::{COMMON_HEADER_LEN, Fes, Kind, MAX_HEADER_LEN, Pdu, Termination, flag};
 
 #[cfg(test)]
 #[path = "codec_tests.rs"]
 mod tests;
-
-/// Everything a peer can ask of this side's memory, in one place.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Limits {
-    /// MAXH2CDATA: largest data of an H2CData PDU, bytes; at least 4096 and a multiple of 4.
-    pub max_h2c_data: u32,
-    /// Largest data of a C2HData PDU a host takes, bytes.
-    pub max_c2h_data: u32,
-    /// Largest in-capsule data a controller takes, bytes.
-    pub in_capsule_data: u32,
-    /// Largest data of one command, bytes.
-    pub max_io_size: u32,
-    /// R2Ts a host lets a controller have outstanding per command, at least 1.
-    pub max_r2t: u32,
-    /// Commands outstanding on a queue, at least 2.
-    pub queue_depth: u16,
-    /// Alignment this side wants for data it receives, dwords, zero based (CPDA of a controller, HPDA of a host).
-    pub alignment: u8,
-}
-
-impl Default for Limits {
-    fn default() -> Self {
-        Self {
-            max_h2c_data: 128 << 10,
-            max_c2h_data: 1 << 20,
-            in_capsule_data: 8 << 10,
-            max_io_size: 128 << 10,
-            max_r2t: 16,
-            queue_depth: 128,
-            alignment: 0,
-        }
-    }
-}
 
 /// Which end of the connection decodes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -73,6 +42,9 @@ pub struct Decoder {
     digests: Digests,
     buf: BytesMut,
     frame: Option<Frame>,
+    /// Header of the PDU given out last: a termination request carries it.
+    last: [u8; MAX_HEADER_LEN],
+    last_len: usize,
 }
 
 impl Decoder {
@@ -86,7 +58,20 @@ impl Decoder {
             digests: Digests::default(),
             buf: BytesMut::new(),
             frame: None,
+            last: [0; MAX_HEADER_LEN],
+            last_len: 0,
         }
+    }
+
+    /// Changes the largest in-capsule data from the next PDU on.
+    pub(crate) fn set_in_capsule(&mut self, bytes: u32) {
+        self.limits.in_capsule_data = bytes;
+    }
+
+    /// Header of the PDU given out last, as it came, without its digest.
+    #[must_use]
+    pub fn last_header(&self) -> &[u8] {
+        &self.last[..self.last_len]
     }
 
     /// From the next PDU on, the connection is initialised with these digests.
@@ -122,6 +107,8 @@ impl Decoder {
             return Ok(None);
         }
         self.frame = None;
+        self.last_len = frame.kind.header_len();
+        self.last[..self.last_len].copy_from_slice(&self.buf[..self.last_len]);
         Ok(Some(take_pdu(&mut self.buf, frame)))
     }
 
@@ -224,7 +211,7 @@ pub(crate) fn check_ic(pfv: u16, alignment: u8) -> Result<(), Termination> {
     if pfv != 0 {
         return Err(Termination::new(Fes::Unsupported, 8, &[]));
     }
-    if alignment > 31 {
+    if alignment > MAX_ALIGNMENT {
         return Err(Termination::new(Fes::InvalidHeader, 10, &[]));
     }
     Ok(())

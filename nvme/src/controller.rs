@@ -2,6 +2,9 @@
 //!
 //! A connection carries one queue. The shell puts received bytes into [`ControllerQueue::buffer`], calls
 //! [`ControllerQueue::poll`] until it gives `None`, and answers each [`Request`] with [`ControllerQueue::complete`].
+//!
+//! Data that is not in a capsule needs a buffer, which may be shared with other queues ([`Buffers`]). A command that gets none waits, in order:
+//! a read is not given out, a write's R2T is not sent. It is called again when there may be one.
 
 use std::collections::VecDeque;
 
@@ -10,11 +13,15 @@ use bytes::{Bytes, BytesMut};
 use crate::cmd::{Cqe, Direction, Sgl, Sqe};
 use crate::codec::{Decoder, Limits, Outbox, Role, check_ic};
 use crate::digest::Digests;
-use crate::pdu::{C2hData, CapsuleCmd, Fes, H2cData, IcReq, IcResp, Pdu, R2t, TermReq, Termination};
+use crate::limits::{ADMIN_IN_CAPSULE, buffer_size, check_command, check_transfer};
+use crate::pdu::{C2hData, CapsuleCmd, Fes, H2cData, IcReq, IcResp, Pdu, TermReq, Termination};
 use crate::status::Status;
 
 pub mod events;
 pub mod state;
+mod waiting;
+
+pub use waiting::Abort;
 
 #[cfg(test)]
 #[path = "controller_tests.rs"]
@@ -44,6 +51,22 @@ impl Default for ControllerConfig {
     }
 }
 
+/// Where the memory for the data of commands comes from.
+pub trait Buffers {
+    /// Takes memory of `bytes` bytes, which [`ControllerQueue::take_freed`] gives back later; `false` if it has to be waited for.
+    fn take(&mut self, bytes: usize) -> bool;
+}
+
+/// As much memory as is wanted.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Unlimited;
+
+impl Buffers for Unlimited {
+    fn take(&mut self, _bytes: usize) -> bool {
+        true
+    }
+}
+
 /// A command with all of its data, to be executed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Request {
@@ -68,12 +91,29 @@ pub enum QueueError {
     ByPeer(TermReq),
 }
 
+impl QueueError {
+    /// With the header of the PDU that is to blame.
+    pub(crate) fn because_of(self, header: &[u8]) -> Self {
+        match self {
+            Self::Terminated(t) => Self::Terminated(t.because_of(header)),
+            by_peer => by_peer,
+        }
+    }
+}
+
 #[derive(Debug)]
 enum Slot {
     Free,
-    /// Waits for budget (`requested` false) or for data.
+    /// A command with data for the host that waits for a buffer.
+    Waiting {
+        sqe: Sqe,
+        length: u32,
+        arrival: u64,
+    },
+    /// Waits for budget or a buffer (`requested` false), or for data.
     Receiving {
         sqe: Sqe,
+        arrival: u64,
         length: u32,
         requested: bool,
         first: Bytes,
@@ -85,6 +125,8 @@ enum Slot {
     Executing {
         cid: u16,
         buffer_len: u32,
+        /// Memory taken for it, bytes.
+        held: usize,
     },
 }
 
@@ -97,9 +139,14 @@ pub struct ControllerQueue {
     slots: Vec<Slot>,
     free: Vec<u16>,
     depth: usize,
-    /// Commands whose R2T waits for budget.
-    starved: VecDeque<u16>,
+    /// Commands with data for the host that wait for a buffer, and commands whose R2T waits for one, or for budget.
+    waiting_reads: VecDeque<u16>,
+    waiting_writes: VecDeque<u16>,
+    /// Number of commands that had to wait, ever: gives them their order.
+    arrivals: u64,
     requested: usize,
+    /// Memory that is not needed any more, without that in the outbox, bytes.
+    freed: usize,
     sq_head: u16,
     sq_size: u16,
     no_sq_flow_control: bool,
@@ -112,15 +159,20 @@ impl ControllerQueue {
     pub fn new(config: ControllerConfig) -> Self {
         let mut outbox = Outbox::new();
         outbox.keep_spent();
+        let in_capsule_data = config.limits.in_capsule_data.max(ADMIN_IN_CAPSULE);
+        let limits = Limits { in_capsule_data, ..config.limits };
         Self {
             config,
-            decoder: Decoder::new(Role::Controller, config.limits),
+            decoder: Decoder::new(Role::Controller, limits),
             outbox,
             slots: Vec::new(),
             free: Vec::new(),
             depth: usize::from(config.limits.queue_depth),
-            starved: VecDeque::new(),
+            waiting_reads: VecDeque::new(),
+            waiting_writes: VecDeque::new(),
+            arrivals: 0,
             requested: 0,
+            freed: 0,
             sq_head: 0,
             sq_size: config.limits.queue_depth,
             no_sq_flow_control: false,
@@ -156,8 +208,22 @@ impl ControllerQueue {
         self.slots.len() - self.free.len()
     }
 
-    /// After a successful Connect: the queue's size (SQSIZE, zero based) and whether flow control is off.
-    pub fn connected(&mut self, sqsize: u16, no_sq_flow_control: bool) {
+    /// Whether a command waits for a buffer.
+    #[must_use]
+    pub fn waits_for_buffer(&self) -> bool {
+        self.first_waiting().is_some()
+    }
+
+    /// Memory that was taken and is not needed any more since this was last called, bytes.
+    pub fn take_freed(&mut self) -> usize {
+        std::mem::take(&mut self.freed) + self.outbox.take_freed()
+    }
+
+    /// After a successful Connect of queue `qid`: the queue's size (SQSIZE, zero based) and whether flow control is off.
+    pub fn connected(&mut self, qid: u16, sqsize: u16, no_sq_flow_control: bool) {
+        if qid != 0 {
+            self.decoder.set_in_capsule(self.config.limits.in_capsule_data);
+        }
         self.sq_size = sqsize.saturating_add(1);
         // A command beyond the size could still be under way when flow control is on: none is lost by one more.
         self.depth = usize::from(sqsize) + 1;
@@ -165,19 +231,22 @@ impl ControllerQueue {
         self.sq_head %= self.sq_size.max(1);
     }
 
-    /// The next command that is ready to be executed, `None` when more bytes are needed.
+    /// The next command that is ready to be executed, `None` when more bytes, or a buffer, are needed.
     ///
     /// # Errors
     /// Why the connection ends. What is in the outbox is still to be sent.
-    pub fn poll(&mut self) -> Result<Option<Request>, QueueError> {
+    pub fn poll(&mut self, buffers: &mut impl Buffers) -> Result<Option<Request>, QueueError> {
         if let Some(e) = &self.failed {
             return Err(e.clone());
         }
         loop {
+            if let Some(request) = self.serve_waiting(buffers) {
+                return Ok(Some(request));
+            }
             let step = match self.decoder.decode() {
                 Ok(None) => return Ok(None),
                 Ok(Some(Pdu::H2cTermReq(t))) => Err(QueueError::ByPeer(t)),
-                Ok(Some(pdu)) => self.handle(pdu).map_err(QueueError::from),
+                Ok(Some(pdu)) => self.handle(pdu, buffers).map_err(QueueError::from),
                 Err(t) => Err(t.into()),
             };
             match step {
@@ -189,6 +258,7 @@ impl ControllerQueue {
     }
 
     fn fail(&mut self, e: QueueError) -> QueueError {
+        let e = e.because_of(self.decoder.last_header());
         if let QueueError::Terminated(t) = &e {
             self.outbox.push(Pdu::C2hTermReq(t.request()));
         }
@@ -196,10 +266,10 @@ impl ControllerQueue {
         e
     }
 
-    fn handle(&mut self, pdu: Pdu) -> Result<Option<Request>, Termination> {
+    fn handle(&mut self, pdu: Pdu, buffers: &mut impl Buffers) -> Result<Option<Request>, Termination> {
         match pdu {
             Pdu::IcReq(req) => self.initialise(req).map(|()| None),
-            Pdu::CapsuleCmd(c) => self.command(c),
+            Pdu::CapsuleCmd(c) => self.command(c, buffers),
             Pdu::H2cData(d) => self.data(d),
             // The decoder lets nothing else through.
             other => Err(Termination::new(Fes::Sequence, 0, &[other.kind() as u8])),
@@ -220,7 +290,7 @@ impl ControllerQueue {
         Ok(())
     }
 
-    fn command(&mut self, c: CapsuleCmd) -> Result<Option<Request>, Termination> {
+    fn command(&mut self, c: CapsuleCmd, buffers: &mut impl Buffers) -> Result<Option<Request>, Termination> {
         if self.outstanding() >= self.depth {
             return Err(Termination::new(Fes::Sequence, 0, &[]));
         }
@@ -230,28 +300,29 @@ impl ControllerQueue {
         let tag = self.allocate();
         match plan {
             Err(status) => {
-                self.execute(tag, sqe.cid, 0);
+                self.execute(tag, sqe.cid, 0, 0);
                 self.complete(tag, status, 0, None);
                 Ok(None)
             }
-            Ok(Transfer::Now { data, buffer_len }) => {
-                self.execute(tag, sqe.cid, buffer_len);
-                Ok(Some(Request { tag, sqe, data, buffer_len }))
+            Ok(Transfer::Here { data }) => {
+                self.execute(tag, sqe.cid, 0, 0);
+                Ok(Some(Request { tag, sqe, data, buffer_len: 0 }))
             }
+            Ok(Transfer::ToHost { length }) => Ok(self.read(tag, sqe, length, buffers)),
             Ok(Transfer::Later { length }) => {
-                let (first, rest) = (Bytes::new(), BytesMut::new());
+                self.arrivals += 1;
                 let slot = Slot::Receiving {
                     sqe,
+                    arrival: self.arrivals,
                     length,
                     requested: false,
-                    first,
-                    rest,
+                    first: Bytes::new(),
+                    rest: BytesMut::new(),
                     digest_ok: true,
                     aborted: false,
                 };
                 self.set(tag, slot);
-                self.starved.push_back(tag);
-                self.request_data();
+                self.waiting_writes.push_back(tag);
                 Ok(None)
             }
         }
@@ -261,13 +332,17 @@ impl ControllerQueue {
         if !c.digest_ok {
             return Err(Status::TRANSIENT_TRANSPORT_ERROR);
         }
-        let max = self.config.limits.max_io_size;
-        let direction = sqe.direction();
-        if direction == Direction::None {
-            return Ok(Transfer::Now { data: Bytes::new(), buffer_len: 0 });
-        }
-        match (direction, Sgl::decode(&sqe.dptr)?) {
-            (_, sgl) if sgl.length() > max => Err(Status::DATA_SGL_LENGTH_INVALID.dnr()),
+        check_command(sqe)?;
+        let direction = match sqe.direction() {
+            Direction::None => return Ok(Transfer::Here { data: Bytes::new() }),
+            // No command that is known moves data both ways.
+            Direction::Both => return Err(Status::INVALID_OPCODE.dnr()),
+            one_way => one_way,
+        };
+        let sgl = Sgl::decode(&sqe.dptr)?;
+        check_transfer(sgl.length(), &self.config.limits)?;
+        match (direction, sgl) {
+            (_, Sgl::Transport { length: 0 }) => Ok(Transfer::Here { data: Bytes::new() }),
             (Direction::ToController, Sgl::InCapsule { offset, length }) => {
                 let from = usize::try_from(offset).map_err(|_| Status::SGL_OFFSET_INVALID.dnr())?;
                 if from > c.data.len() {
@@ -276,15 +351,10 @@ impl ControllerQueue {
                 if c.data.len() - from < length as usize {
                     return Err(Status::DATA_SGL_LENGTH_INVALID.dnr());
                 }
-                Ok(Transfer::Now { data: c.data.slice(from..from + length as usize), buffer_len: 0 })
-            }
-            (Direction::ToController, Sgl::Transport { length: 0 }) => {
-                Ok(Transfer::Now { data: Bytes::new(), buffer_len: 0 })
+                Ok(Transfer::Here { data: c.data.slice(from..from + length as usize) })
             }
             (Direction::ToController, Sgl::Transport { length }) => Ok(Transfer::Later { length }),
-            (Direction::ToHost, Sgl::Transport { length }) => {
-                Ok(Transfer::Now { data: Bytes::new(), buffer_len: length })
-            }
+            (_, Sgl::Transport { length }) => Ok(Transfer::ToHost { length }),
             _ => Err(Status::SGL_TYPE_INVALID.dnr()),
         }
     }
@@ -302,33 +372,13 @@ impl ControllerQueue {
         }
     }
 
-    fn execute(&mut self, tag: u16, cid: u16, buffer_len: u32) {
-        self.set(tag, Slot::Executing { cid, buffer_len });
-    }
-
-    /// Sends R2Ts in the order of the commands as far as the budget goes; one is always allowed.
-    fn request_data(&mut self) {
-        while let Some(&tag) = self.starved.front() {
-            let Some(Slot::Receiving { sqe, length, requested, .. }) = self.slots.get_mut(usize::from(tag))
-            else {
-                self.starved.pop_front();
-                continue;
-            };
-            let length = *length;
-            if self.requested > 0 && self.requested + length as usize > self.config.r2t_budget {
-                return;
-            }
-            *requested = true;
-            self.requested += length as usize;
-            let r2t = R2t { cccid: sqe.cid, ttag: tag, offset: 0, length };
-            self.outbox.push(Pdu::R2t(r2t));
-            self.starved.pop_front();
-        }
+    fn execute(&mut self, tag: u16, cid: u16, buffer_len: u32, held: usize) {
+        self.set(tag, Slot::Executing { cid, buffer_len, held });
     }
 
     fn data(&mut self, d: H2cData) -> Result<Option<Request>, Termination> {
         let bad = |fes, fei| Err(Termination::new(fes, fei, &[]));
-        let Some(Slot::Receiving { sqe, length, requested: true, first, rest, digest_ok, aborted }) =
+        let Some(Slot::Receiving { sqe, length, requested: true, first, rest, digest_ok, aborted, .. }) =
             self.slots.get_mut(usize::from(d.ttag))
         else {
             return bad(Fes::InvalidHeader, 10);
@@ -341,7 +391,10 @@ impl ControllerQueue {
         if d.offset as usize != have || end > *length as usize {
             return bad(Fes::OutOfRange, 0);
         }
-        if d.data.is_empty() || d.last != (end == *length as usize) {
+        if d.data.is_empty() {
+            return bad(Fes::InvalidHeader, 16);
+        }
+        if d.last != (end == *length as usize) {
             return bad(Fes::InvalidHeader, 1);
         }
         *digest_ok &= d.digest_ok;
@@ -363,9 +416,9 @@ impl ControllerQueue {
             (false, false) => Some(Status::TRANSIENT_TRANSPORT_ERROR),
             (false, true) => None,
         };
+        let held = buffer_size(*length as usize);
         let (sqe, data) = (*sqe, join(std::mem::take(first), std::mem::take(rest)));
-        self.execute(d.ttag, sqe.cid, 0);
-        self.request_data();
+        self.execute(d.ttag, sqe.cid, 0, held);
         if let Some(status) = refused {
             self.complete(d.ttag, status, 0, None);
             return Ok(None);
@@ -376,7 +429,7 @@ impl ControllerQueue {
     /// Answers the command `tag`: status, dwords 0 and 1, and on success the data for the host, which is cut to the
     /// host's buffer.
     pub fn complete(&mut self, tag: u16, status: Status, result: u64, data: Option<Bytes>) {
-        let Some(&Slot::Executing { cid, buffer_len }) = self.slots.get(usize::from(tag)) else {
+        let Some(&Slot::Executing { cid, buffer_len, mut held }) = self.slots.get(usize::from(tag)) else {
             return;
         };
         self.set(tag, Slot::Free);
@@ -384,54 +437,26 @@ impl ControllerQueue {
         let mut success = false;
         if let Some(mut data) = data.filter(|d| status.is_success() && buffer_len > 0 && !d.is_empty()) {
             data.truncate(buffer_len as usize);
+            // What is sent is in use until it has been sent.
+            held -= buffer_size(data.len());
             success = self.config.c2h_success && result == 0;
             let pdu = C2hData { cccid: cid, offset: 0, data, last: true, success, digest_ok: true };
             self.outbox.push(Pdu::C2hData(pdu));
         }
+        self.freed += held;
         if !success {
             let sqhd = if self.no_sq_flow_control { 0xffff } else { self.sq_head };
             self.outbox.push(Pdu::CapsuleResp(Cqe { result, sqhd, sqid: 0, cid, status, phase: false }));
         }
     }
-
-    /// Aborts the command `cid` if its execution has not begun (Base 5.1).
-    ///
-    /// One whose data was not asked for yet ends at once. One whose data is under way ends when that is here: its transfer tag has to stay
-    /// valid until then, but it is never executed.
-    pub fn abort(&mut self, cid: u16) -> Abort {
-        let is_it = |s: &Slot| match s {
-            Slot::Receiving { sqe, .. } => sqe.cid == cid,
-            Slot::Executing { cid: c, .. } => *c == cid,
-            Slot::Free => false,
-        };
-        let Some(index) = self.slots.iter().position(is_it) else { return Abort::Unknown };
-        let tag = index as u16;
-        match &mut self.slots[index] {
-            Slot::Receiving { requested: true, aborted, .. } => *aborted = true,
-            Slot::Receiving { .. } => {
-                self.starved.retain(|t| *t != tag);
-                self.execute(tag, cid, 0);
-                self.complete(tag, Status::ABORTED_BY_REQUEST, 0, None);
-            }
-            Slot::Executing { .. } | Slot::Free => return Abort::Executing(tag),
-        }
-        Abort::Aborted
-    }
-}
-
-/// What [`ControllerQueue::abort`] found.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Abort {
-    /// The command is not and will not be executed; it ends with `ABORTED_BY_REQUEST`.
-    Aborted,
-    /// The command was given out with this tag: it is up to who executes it.
-    Executing(u16),
-    /// No such command is outstanding.
-    Unknown,
 }
 
 enum Transfer {
-    Now { data: Bytes, buffer_len: u32 },
+    /// All data for the controller is here, or there is none.
+    Here { data: Bytes },
+    /// Data for the host.
+    ToHost { length: u32 },
+    /// Data for the controller, to be asked for.
     Later { length: u32 },
 }
 

@@ -1,8 +1,8 @@
 //! Fabrics commands: Connect, Property Get/Set, Disconnect (Base 6).
 
-use crate::NQN_MAX_LEN;
 use crate::cmd::{FABRICS_OPCODE, Sqe};
 use crate::field::{array_at, put, u16_at};
+use crate::limits::NQN_MAX_LEN;
 use crate::status::Status;
 
 /// Fabrics command types.

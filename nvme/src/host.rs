@@ -9,15 +9,11 @@ use crate::cmd::{Cqe, Direction, Sgl, Sqe};
 use crate::codec::{Decoder, Limits, Outbox, Role, check_ic};
 pub use crate::controller::QueueError;
 use crate::digest::Digests;
+use crate::limits::{ADMIN_IN_CAPSULE, HOST_R2TS, MIN_H2C_DATA};
 use crate::pdu::{C2hData, CapsuleCmd, Fes, H2cData, IcReq, IcResp, Pdu, R2t, Termination};
 use crate::status::Status;
 
 pub mod pulse;
-
-/// In-capsule data every controller takes on the admin queue and with Fabrics commands, bytes (TCP 3.3.2).
-pub const ADMIN_IN_CAPSULE: u32 = 8192;
-/// Smallest MAXH2CDATA, bytes (TCP 3.6.2.3).
-const MIN_H2C_DATA: u32 = 4096;
 
 /// What a host wants and takes on a connection.
 #[derive(Debug, Clone, Copy, Default)]
@@ -67,6 +63,10 @@ pub enum Event<T> {
 struct Active<T> {
     direction: Direction,
     data: Bytes,
+    /// Bytes of `data` that R2Ts have asked for.
+    asked: usize,
+    /// Position in the stream where the data of the last R2T ends: until that is sent the R2T is outstanding.
+    asked_until: u64,
     buffer: BytesMut,
     received: usize,
     digest_ok: bool,
@@ -99,7 +99,7 @@ impl<T> HostQueue<T> {
             pfv: 0,
             hpda: config.limits.alignment,
             digests: config.digests,
-            maxr2t: config.limits.max_r2t.saturating_sub(1),
+            maxr2t: HOST_R2TS - 1,
         }));
         Self {
             config,
@@ -183,7 +183,8 @@ impl<T> HostQueue<T> {
         self.outbox.push(Pdu::CapsuleCmd(CapsuleCmd { sqe, data: payload, digest_ok: true }));
         let data = if in_capsule { Bytes::new() } else { data };
         self.expected += buffer.len();
-        let active = Active { direction, data, buffer, received: 0, digest_ok: true, token };
+        let active =
+            Active { direction, data, asked: 0, asked_until: 0, buffer, received: 0, digest_ok: true, token };
         self.slots[usize::from(cid)] = Some(active);
         Ok(cid)
     }
@@ -212,6 +213,7 @@ impl<T> HostQueue<T> {
     }
 
     fn fail(&mut self, e: QueueError) -> QueueError {
+        let e = e.because_of(self.decoder.last_header());
         if let QueueError::Terminated(t) = &e {
             self.outbox.push(Pdu::H2cTermReq(t.request()));
         }
@@ -259,13 +261,23 @@ impl<T> HostQueue<T> {
     }
 
     fn send_data(&mut self, r2t: R2t) -> Result<(), Termination> {
-        let max = self.max_h2c_data as usize;
+        let (max, sent) = (self.max_h2c_data as usize, self.outbox.sent_ever());
         let active = self.active(r2t.cccid)?;
         let (from, len) = (r2t.offset as usize, r2t.length as usize);
-        let end = from.checked_add(len).filter(|&e| e <= active.data.len());
-        let Some(end) = end.filter(|_| len > 0) else {
-            return Err(Termination::new(Fes::OutOfRange, 0, &[]));
+        let bad = |fes, fei| Err(Termination::new(fes, fei, &[]));
+        if active.asked_until > sent {
+            return bad(Fes::LimitExceeded, 0);
+        }
+        if from != active.asked {
+            return bad(Fes::InvalidHeader, 12);
+        }
+        let Some(end) = from.checked_add(len).filter(|&e| e <= active.data.len()) else {
+            return bad(Fes::OutOfRange, 0);
         };
+        if len == 0 {
+            return bad(Fes::InvalidHeader, 16);
+        }
+        active.asked = end;
         let data = active.data.slice(from..end);
         for at in (0..len).step_by(max) {
             let to = len.min(at + max);
@@ -278,6 +290,8 @@ impl<T> HostQueue<T> {
                 digest_ok: true,
             }));
         }
+        let until = self.outbox.end();
+        self.active(r2t.cccid)?.asked_until = until;
         Ok(())
     }
 
@@ -302,10 +316,10 @@ impl<T> HostQueue<T> {
     }
 
     fn completed(&mut self, mut cqe: Cqe) -> Result<Event<T>, Termination> {
-        self.active(cqe.cid)?;
         let slot = self.slots.get_mut(usize::from(cqe.cid)).and_then(Option::take);
         let Some(active) = slot else {
-            return Err(Termination::new(Fes::InvalidHeader, 8, &[]));
+            // The identifier is at byte 12 of the completion, which is at byte 8 of the PDU.
+            return Err(Termination::new(Fes::InvalidHeader, 20, &[]));
         };
         self.free.push(cqe.cid);
         if !active.digest_ok && cqe.status.is_success() {

@@ -1,6 +1,7 @@
 //! Identify data structures (Base 5.17, NVM 4.1.5).
 
 use crate::field::{array_at, put, put_text, text_at, u8_at, u16_at, u32_at, u64_at};
+use crate::limits::{ABORTS, ERROR_ENTRIES};
 
 /// Length of every Identify data structure, bytes.
 pub const IDENTIFY_LEN: usize = 4096;
@@ -139,10 +140,11 @@ impl Controller {
         put(&mut b, 111, &[kind]);
         put(&mut b, 259, &[self.aerl]);
         put(&mut b, 514, &self.maxcmd.to_le_bytes());
-        // LPA bit 2: extended data (NUMDU, offsets) in Get Log Page; SGLs: supported, keyed and offset forms.
+        // LPA bit 2: extended data (NUMDU, offsets) in Get Log Page.
         put(&mut b, 261, &[1 << 2]);
-        put(&mut b, 262, &[127]);
-        put(&mut b, 536, &(1_u32 | 1 << 2 | 1 << 20).to_le_bytes());
+        put(&mut b, 262, &[(ERROR_ENTRIES - 1) as u8]); // ELPE
+        // FUSES stays 0: fused operations are refused. SGLS: SGLs of any alignment, offsets into the capsule, transport data blocks.
+        put(&mut b, 536, &(1_u32 | 1 << 20 | 1 << 21).to_le_bytes());
         put_text(&mut b, 768, 256, &self.subnqn, 0);
         if self.kind == ControllerType::Io {
             self.put_io(&mut b);
@@ -155,7 +157,7 @@ impl Controller {
         put(b, 72, &[6]); // RAB
         put(b, 76, &[cmic]);
         put(b, 96, &1_u32.to_le_bytes()); // CTRATT: 128-bit host identifier
-        put(b, 258, &[3]); // ACL
+        put(b, 258, &[(ABORTS - 1) as u8]); // ACL
         put(b, 260, &[0b11]); // FRMW: one slot, read-only
         put(b, 261, &[1 << 1 | 1 << 2]); // LPA: effects log, extended data
         put(b, 266, &0x157_u16.to_le_bytes()); // WCTEMP

@@ -9,6 +9,7 @@
 //! - [`pdu`], [`codec`], [`digest`]: bytes <-> PDUs; bulk data is never copied, it travels as `Bytes`
 //! - [`cmd`], [`fabrics`], [`identify`], [`log`], [`status`]: commands, completions and data structures
 //! - [`reservation`]: reservations of a namespace
+//! - [`limits`]: what a peer may ask for, and what it gets when it asks for more
 //! - [`controller`], [`host`]: state machines of the two ends of a queue
 
 pub mod cmd;
@@ -19,6 +20,7 @@ pub mod fabrics;
 mod field;
 pub mod host;
 pub mod identify;
+pub mod limits;
 pub mod log;
 mod outbox;
 pub mod pdu;
@@ -33,5 +35,4 @@ mod virtual_time_tests;
 /// NQN of every discovery subsystem (Base 4.5).
 pub const DISCOVERY_NQN: &str = "nqn.2014-08.org.nvmexpress.discovery";
 
-/// Largest length of an NQN in bytes, without the terminating zero (Base 4.5).
-pub const NQN_MAX_LEN: usize = 223;
+pub use limits::NQN_MAX_LEN;

@@ -251,8 +251,8 @@ pub fn encode_reservation(count: u64, kind: u8, more: u8, nsid: u32) -> Vec<u8> 
 
 /// Length of the health log page, bytes.
 pub const HEALTH_LEN: usize = 512;
-/// Length of the error log page with its single empty entry, bytes.
-pub const ERROR_LEN: usize = 64;
+/// Length of the error log page, whose entries are empty, bytes.
+pub const ERROR_LEN: usize = 64 * crate::limits::ERROR_ENTRIES;
 
 /// Commands supported and effects (Base 5.16.1.6): `admin` and `io` opcodes, those of `writes` change data.
 #[must_use]

@@ -6,6 +6,7 @@ use std::io::IoSlice;
 use bytes::{Buf, BufMut, Bytes};
 
 use crate::digest::{DIGEST_LEN, Digests, digest};
+use crate::limits::buffer_size;
 use crate::pdu::{Kind, Pdu, flag};
 
 #[cfg(test)]
@@ -47,6 +48,10 @@ pub struct Outbox {
     alignment: usize,
     /// Payloads that have been sent, for whoever uses their memory again.
     spent: Option<Vec<Bytes>>,
+    /// Bytes sent ever.
+    sent_ever: u64,
+    /// Memory of the payloads of C2HData PDUs that were sent since [`Outbox::take_freed`], bytes.
+    freed: usize,
 }
 
 impl Outbox {
@@ -70,6 +75,26 @@ impl Outbox {
     /// A payload that has been sent, whole.
     pub fn take_spent(&mut self) -> Option<Bytes> {
         self.spent.as_mut()?.pop()
+    }
+
+    /// Memory of the payloads that were sent since this was last called, as [`buffer_size`] counts it, bytes.
+    pub(crate) fn take_freed(&mut self) -> usize {
+        std::mem::take(&mut self.freed)
+    }
+
+    /// Position in the stream: bytes sent, ever.
+    pub(crate) fn sent_ever(&self) -> u64 {
+        self.sent_ever
+    }
+
+    /// Position in the stream of the end of what is queued.
+    pub(crate) fn end(&self) -> u64 {
+        self.sent_ever + self.queued as u64
+    }
+
+    /// Forgets what is queued and will not be sent any more: the connection is gone.
+    pub fn clear(&mut self) {
+        self.advance(self.queued);
     }
 
     /// Queues a PDU. Its `digest_ok` is ignored: digests are computed.
@@ -101,7 +126,7 @@ impl Outbox {
         }
         let trailer = ddgst.then(|| digest(payload));
         self.grow_heads(data_at);
-        self.push_payload(pdu.into_payload());
+        self.push_payload(pdu.into_payload(), kind);
         if let Some(d) = trailer {
             self.heads.put_slice(&d);
             self.grow_heads(d.len());
@@ -117,10 +142,13 @@ impl Outbox {
         }
     }
 
-    fn push_payload(&mut self, payload: Bytes) {
+    fn push_payload(&mut self, payload: Bytes, kind: Kind) {
         if payload.len() > INLINE_PAYLOAD {
             self.chunks.push_back(Chunk::Payload(payload));
             return;
+        }
+        if kind == Kind::C2hData {
+            self.freed += buffer_size(payload.len());
         }
         self.heads.put_slice(&payload);
         self.grow_heads(payload.len());
@@ -185,12 +213,16 @@ impl Buf for Outbox {
 
     fn advance(&mut self, n: usize) {
         self.queued = self.queued.saturating_sub(n);
+        self.sent_ever += n as u64;
         self.sent += n;
         while let Some(front) = self.chunks.front().map(Chunk::len).filter(|len| *len <= self.sent) {
             self.sent -= front;
             match self.chunks.pop_front() {
                 Some(Chunk::Heads(len)) => self.forget_heads(len),
-                Some(Chunk::Payload(payload)) => self.keep(payload),
+                Some(Chunk::Payload(payload)) => {
+                    self.freed += buffer_size(payload.len());
+                    self.keep(payload);
+                }
                 None => {}
             }
         }

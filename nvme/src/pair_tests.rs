@@ -8,7 +8,7 @@ use proptest::prelude::*;
 
 use crate::cmd::{Sqe, io};
 use crate::codec::{Limits, Outbox};
-use crate::controller::{ControllerConfig, ControllerQueue, Request};
+use crate::controller::{Buffers, ControllerConfig, ControllerQueue, Request, Unlimited};
 use crate::digest::Digests;
 use crate::host::{Command, Event, HostConfig, HostQueue};
 use crate::status::Status;
@@ -16,7 +16,22 @@ use crate::status::Status;
 const BLOCK: usize = 512;
 const BLOCKS: usize = 256;
 
+/// Memory for a few commands, counted.
+struct Memory {
+    size: usize,
+    used: usize,
+}
+
+impl Buffers for Memory {
+    fn take(&mut self, bytes: usize) -> bool {
+        let fits = self.used == 0 || self.used + bytes <= self.size;
+        self.used += if fits { bytes } else { 0 };
+        fits
+    }
+}
+
 struct Pair {
+    memory: Memory,
     host: HostQueue<usize>,
     controller: ControllerQueue,
     media: Vec<u8>,
@@ -40,6 +55,7 @@ impl Pair {
             ..ControllerConfig::default()
         };
         Self {
+            memory: Memory { size: 24 << 10, used: 0 },
             host: HostQueue::new(HostConfig { limits, digests }),
             controller: ControllerQueue::new(offered),
             media: vec![0; BLOCK * BLOCKS],
@@ -54,7 +70,8 @@ impl Pair {
         let (a, b) = ((self.cut)(), (self.cut)());
         let moved = carry(self.host.outbox(), self.controller.buffer(), a);
         let moved = carry(self.controller.outbox(), self.host.buffer(), b) || moved;
-        while let Some(r) = self.controller.poll().expect("host keeps the protocol") {
+        self.memory.used -= self.controller.take_freed();
+        while let Some(r) = self.controller.poll(&mut self.memory).expect("host keeps the protocol") {
             self.waiting.push(r);
         }
         while let Some(e) = self.host.poll().expect("controller keeps the protocol") {
@@ -64,6 +81,12 @@ impl Pair {
             }
         }
         moved || self.controller.outbox().has_remaining() || self.host.outbox().has_remaining()
+    }
+
+    /// Whether all memory was given back, and nobody waits for any.
+    fn is_at_rest(&mut self) -> bool {
+        self.memory.used -= self.controller.take_freed();
+        self.memory.used == 0 && !self.controller.waits_for_buffer()
     }
 
     /// Executes the oldest or the youngest command that is complete.
@@ -140,6 +163,7 @@ proptest! {
             prop_assert_eq!(read, &vec![t as u8 + 1; n as usize * BLOCK]);
         }
         prop_assert_eq!((p.host.outstanding(), p.controller.outstanding()), (0, 0));
+        prop_assert!(p.is_at_rest(), "{} bytes are still in use", p.memory.used);
     }
 
     /// Whatever a hostile peer sends, neither side panics, and both hold what they buffer within limits.
@@ -158,7 +182,7 @@ proptest! {
         p.host.buffer().extend_from_slice(&b);
         p.controller.buffer().extend_from_slice(&b);
         while let Ok(Some(_)) = p.host.poll() {}
-        while let Ok(Some(_)) = p.controller.poll() {}
+        while let Ok(Some(_)) = p.controller.poll(&mut Unlimited) {}
     }
 }
 

@@ -5,6 +5,7 @@ use bytes::Bytes;
 use crate::cmd::{CQE_LEN, Cqe, SQE_LEN, Sqe};
 use crate::digest::Digests;
 use crate::field::{array_at, put, u8_at, u16_at, u32_at};
+use crate::limits::TERM_DATA_MAX;
 
 /// Length of the common header, bytes.
 pub const COMMON_HEADER_LEN: usize = 8;
@@ -14,8 +15,6 @@ pub const IC_LEN: usize = 128;
 pub const MAX_HEADER_LEN: usize = IC_LEN;
 /// Length of the header of a termination request, bytes.
 pub const TERM_HEADER_LEN: usize = 24;
-/// Longest copy of the offending header in a termination request, bytes.
-pub const TERM_DATA_MAX: usize = 128;
 
 /// Header flags.
 pub mod flag {
@@ -137,7 +136,7 @@ pub struct Termination {
     pub fes: Fes,
     /// Fatal Error Information.
     pub fei: u32,
-    /// Header of the PDU in error.
+    /// Header of the PDU in error; empty until the queue that received it fills it in.
     pub header: Bytes,
 }
 
@@ -146,6 +145,12 @@ impl Termination {
     #[must_use]
     pub fn new(fes: Fes, fei: u32, header: &[u8]) -> Self {
         Self { fes, fei, header: Bytes::copy_from_slice(&header[..header.len().min(TERM_DATA_MAX)]) }
+    }
+
+    /// The same because of `header`, if it does not say so yet.
+    #[must_use]
+    pub(crate) fn because_of(self, header: &[u8]) -> Self {
+        if self.header.is_empty() { Self::new(self.fes, self.fei, header) } else { self }
     }
 
     /// The request to send.

@@ -72,6 +72,8 @@ statuses! {
     RESERVATION_CONFLICT = 0 / 0x83, "reservation conflict";
     /// Invalid queue identifier.
     INVALID_QUEUE_ID = 1 / 0x01, "invalid queue identifier";
+    /// More Abort commands than the controller executes at a time.
+    ABORT_LIMIT_EXCEEDED = 1 / 0x03, "abort command limit exceeded";
     /// More Asynchronous Event Requests than the controller takes.
     AER_LIMIT_EXCEEDED = 1 / 0x05, "asynchronous event request limit exceeded";
     /// Log page not supported.

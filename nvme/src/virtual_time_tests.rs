@@ -12,7 +12,7 @@ use crate::cmd::{Sqe, admin, io};
 use crate::codec::{Limits, Outbox};
 use crate::controller::events::{Events, Notice};
 use crate::controller::state::KeepAlive;
-use crate::controller::{ControllerConfig, ControllerQueue, Request};
+use crate::controller::{ControllerConfig, ControllerQueue, Request, Unlimited};
 use crate::digest::Digests;
 use crate::host::pulse::Pulse;
 use crate::host::{Command, Event, HostConfig, HostQueue};
@@ -206,7 +206,7 @@ impl Simulation {
 
     /// The controller: takes commands, ends those whose time has come, watches its host.
     fn controller(&mut self) {
-        while let Some(r) = self.c.controller.poll().expect("the host keeps the protocol") {
+        while let Some(r) = self.c.controller.poll(&mut Unlimited).expect("the host keeps the protocol") {
             self.c.keep_alive.touch(self.epoch + TICK * self.now as u32);
             if r.sqe.opcode == admin::ASYNC_EVENT_REQUEST {
                 let report = self.c.events.request(r.tag).expect("one request at a time");

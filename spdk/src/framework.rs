@@ -22,6 +22,18 @@ rpc! {
     /// `framework_get_reactors`: the cores and what they spent their time on.
     FrameworkGetReactors = "framework_get_reactors" -> Reactors, { ; }
 
+    /// `iobuf_set_options`: how much memory the data of I/O may take, before `framework_start_init` only. -22 below SPDK's minima.
+    IobufSetOptions = "iobuf_set_options" -> bool, {
+        ;
+        small_pool_count: u64,
+        large_pool_count: u64,
+        /// Bytes.
+        small_bufsize: u32,
+        /// Bytes.
+        large_bufsize: u32,
+        enable_numa: bool,
+    }
+
     /// `rpc_get_methods`: the names of all methods, or of those allowed in the present state (`current`).
     RpcGetMethods = "rpc_get_methods" -> Vec<String>, {
         ;

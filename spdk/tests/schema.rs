@@ -113,7 +113,7 @@ fn calls_are_those_of_spdk() {
     let schema = schema();
     let seen = check_all!(&schema;
         FrameworkStartInit FrameworkWaitInit FrameworkGetSubsystems FrameworkGetConfig
-        FrameworkGetReactors RpcGetMethods SpdkGetVersion SpdkKillInstance ThreadGetStats LogSetLevel
+        FrameworkGetReactors IobufSetOptions RpcGetMethods SpdkGetVersion SpdkKillInstance ThreadGetStats LogSetLevel
         LogGetLevel LogSetPrintLevel LogGetPrintLevel LogSetFlag LogClearFlag LogGetFlags BdevSetOptions
         BdevGetBdevs BdevExamine BdevWaitForExamine BdevGetIostat BdevResetIostat BdevSetQosLimit
         BdevSetQdSamplingPeriod BdevEnableHistogram BdevGetHistogram BdevMallocCreate BdevMallocDelete
@@ -190,7 +190,7 @@ fn decode_reply(method: &str, result: &Value) -> Value {
     }
     by_name!(
         FrameworkStartInit FrameworkWaitInit FrameworkGetSubsystems FrameworkGetConfig
-        FrameworkGetReactors RpcGetMethods SpdkGetVersion SpdkKillInstance ThreadGetStats LogSetLevel
+        FrameworkGetReactors IobufSetOptions RpcGetMethods SpdkGetVersion SpdkKillInstance ThreadGetStats LogSetLevel
         LogGetLevel LogSetPrintLevel LogGetPrintLevel LogSetFlag LogClearFlag LogGetFlags BdevSetOptions
         BdevGetBdevs BdevExamine BdevWaitForExamine BdevGetIostat BdevResetIostat BdevSetQosLimit
         BdevSetQdSamplingPeriod BdevEnableHistogram BdevGetHistogram BdevMallocCreate BdevMallocDelete

@@ -13,6 +13,10 @@ use super::registry::Entry;
 use super::stats::IoClass;
 use super::{BdevError, IoError, IoFuture, IoType};
 
+/// I/O of a bdev whose callers have dropped it and that has not ended: with so much of it no other I/O begins. A caller that gives up on its I/O and
+/// tries again, for as long as the bdev answers nothing, would otherwise pile it up.
+const MAX_ORPHANS: usize = 1024;
+
 /// How a module claims a bdev (SPDK's `spdk_bdev_claim_type`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ClaimType {
@@ -261,6 +265,9 @@ impl Descriptor {
                 entry.throttle.wait(class, bytes, start).await;
                 turn.came = true;
             }
+            if entry.orphaned.get() >= MAX_ORPHANS {
+                fewer_orphans(&entry).await;
+            }
             if let Some(wait) = wait {
                 wait.0.set(true);
             }
@@ -271,6 +278,33 @@ impl Descriptor {
             }
             result
         }
+    }
+}
+
+async fn fewer_orphans(entry: &Entry) {
+    loop {
+        let gone = entry.orphan_gone.notified();
+        if entry.orphaned.get() < MAX_ORPHANS {
+            return;
+        }
+        gone.await;
+    }
+}
+
+/// Counts an I/O whose caller is gone while it lives.
+struct Orphan(Rc<Entry>);
+
+impl Orphan {
+    fn new(entry: &Rc<Entry>) -> Self {
+        entry.orphaned.set(entry.orphaned.get() + 1);
+        Self(Rc::clone(entry))
+    }
+}
+
+impl Drop for Orphan {
+    fn drop(&mut self) {
+        self.0.orphaned.set(self.0.orphaned.get() - 1);
+        self.0.orphan_gone.notify_waiters();
     }
 }
 
@@ -332,10 +366,15 @@ impl<T: 'static> Drop for Driven<T> {
     fn drop(&mut self) {
         let (Some(io), Some(inflight)) = (self.io.take(), self.inflight.take()) else { return };
         let orphans = inflight.0.orphans.clone();
+        let orphan = Orphan::new(&inflight.0);
         // When the reactor is gone there is nobody left to finish it.
         let _ = orphans.send(Box::pin(async move {
             let _ = io.await;
-            drop(inflight);
+            drop((inflight, orphan));
         }));
     }
 }
+
+#[cfg(test)]
+#[path = "descriptor_tests.rs"]
+mod tests;

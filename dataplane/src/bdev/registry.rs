@@ -31,8 +31,11 @@ pub enum BdevEvent {
     Resized,
 }
 
-/// The events of one [`Descriptor`], in order.
-pub type Events = mpsc::UnboundedReceiver<BdevEvent>;
+/// The events of one [`Descriptor`], in order. A holder that is behind hears of several resizes at once: it looks at the size anyway.
+pub type Events = mpsc::Receiver<BdevEvent>;
+
+/// Events that wait for a holder: a resize that it has not begun to look at, and the removal.
+const EVENTS: usize = 2;
 
 /// What a module gives to [`Registry::register`].
 pub struct NewBdev {
@@ -67,21 +70,28 @@ pub(super) struct Entry {
     pub(super) aliases: RefCell<Vec<String>>,
     pub(super) removing: Cell<bool>,
     pub(super) inflight: Cell<usize>,
-    pub(super) holders: RefCell<BTreeMap<u64, mpsc::UnboundedSender<BdevEvent>>>,
+    pub(super) holders: RefCell<BTreeMap<u64, mpsc::Sender<BdevEvent>>>,
     pub(super) writers: Cell<usize>,
     pub(super) claim: RefCell<Option<Claim>>,
     pub(super) stats: StatCells,
     pub(super) throttle: Throttle,
     /// Signalled whenever a descriptor closes or an I/O ends while removing.
     pub(super) quiesced: Notify,
+    /// Where I/O goes whose caller has dropped it. Its length is bounded by `orphaned`.
     pub(super) orphans: mpsc::UnboundedSender<LocalBoxFuture<'static, ()>>,
+    /// I/O whose caller has dropped it, and that has not ended.
+    pub(super) orphaned: Cell<usize>,
+    pub(super) orphan_gone: Notify,
 }
 
 impl Entry {
     fn notify(&self, event: BdevEvent) {
         for holder in self.holders.borrow().values() {
-            // A holder that closes its event stream first is on its way to close the descriptor.
-            let _ = holder.send(event);
+            // The last place is for the removal. A resize that finds no other is already announced.
+            if event == BdevEvent::Removed || holder.capacity() > 1 {
+                // A holder that closes its event stream first is on its way to close the descriptor.
+                let _ = holder.try_send(event);
+            }
         }
     }
 
@@ -180,6 +190,8 @@ impl Registry {
             throttle: Throttle::default(),
             quiesced: Notify::new(),
             orphans: self.0.orphans.clone(),
+            orphaned: Cell::new(0),
+            orphan_gone: Notify::new(),
         });
         let seq = {
             let mut state = self.0.state.borrow_mut();
@@ -223,7 +235,7 @@ impl Registry {
         }
         let id = self.0.next_holder.get();
         self.0.next_holder.set(id + 1);
-        let (sender, events) = mpsc::unbounded_channel();
+        let (sender, events) = mpsc::channel(EVENTS);
         entry.holders.borrow_mut().insert(id, sender);
         Ok((Descriptor::new(entry, id, write), events))
     }

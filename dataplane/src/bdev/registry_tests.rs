@@ -106,6 +106,28 @@ fn growth_reaches_the_holders() {
 }
 
 #[test]
+fn a_holder_that_is_behind_hears_of_many_resizes_once_and_of_the_removal() {
+    run(|| async {
+        let r = Registry::new();
+        let p = NullParams { name: "n0".to_owned(), num_blocks: 256, block_size: 4096, uuid: None };
+        let handle = null::create(&r, p).unwrap();
+        let (d, mut events) = r.open("n0", false).unwrap();
+        (2..1000).for_each(|mib| handle.resize(mib).unwrap());
+        assert_eq!((events.len(), d.num_blocks()), (1, 999 * 256));
+        assert_eq!(events.recv().await, Some(BdevEvent::Resized));
+        // One that comes while it looks at the last is told.
+        handle.resize(1000).unwrap();
+        handle.resize(1001).unwrap();
+        let removed = r.unregister("n0", r.info("n0").unwrap().module).unwrap();
+        assert_eq!(events.len(), 2);
+        assert_eq!(events.recv().await, Some(BdevEvent::Resized));
+        assert_eq!(events.recv().await, Some(BdevEvent::Removed));
+        drop(d);
+        removed.await;
+    });
+}
+
+#[test]
 fn io_is_counted() {
     run(|| async {
         let r = Registry::new();

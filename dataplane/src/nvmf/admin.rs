@@ -7,6 +7,7 @@ use vda_nvme::cmd::{Sqe, admin, feature};
 use vda_nvme::controller::Request;
 use vda_nvme::controller::state::{Effect, KeepAlive};
 use vda_nvme::fabrics::fctype;
+use vda_nvme::identify::IDENTIFY_LEN;
 use vda_nvme::status::Status;
 
 use super::controller::Controller;
@@ -40,6 +41,9 @@ pub(super) fn execute(target: &Target, c: &Rc<Controller>, r: &Request) -> Resul
     }
     let options = target.transport().ok_or(Status::INTERNAL_ERROR)?;
     match sqe.opcode {
+        admin::IDENTIFY if (r.buffer_len as usize) < IDENTIFY_LEN => {
+            Err(Status::DATA_SGL_LENGTH_INVALID.dnr())
+        }
         admin::IDENTIFY => {
             let data = identify::identify(c, &options, sqe)?;
             Ok(Some(Answer::data(data, r.buffer_len)))
@@ -62,15 +66,20 @@ pub(super) fn execute(target: &Target, c: &Rc<Controller>, r: &Request) -> Resul
 }
 
 fn fabrics(c: &Rc<Controller>, sqe: &Sqe) -> Result<Answer, Status> {
-    let wide = sqe.cdw10[0] & 7 == 1;
+    // ATTRIB: the size of the property, 4 or 8 bytes.
+    let wide = match sqe.cdw10[0] & 7 {
+        0 => Ok(false),
+        1 => Ok(true),
+        _ => Err(Status::INVALID_FIELD.dnr()),
+    };
     let offset = sqe.cdw10[1];
     match sqe.fctype() {
         fctype::PROPERTY_GET => {
-            let value = c.state.borrow().properties.get(offset, wide)?;
+            let value = c.state.borrow().properties.get(offset, wide?)?;
             Ok(Answer::result(value))
         }
         fctype::PROPERTY_SET => {
-            let effect = c.state.borrow_mut().properties.set(offset, wide, sqe.qword(2))?;
+            let effect = c.state.borrow_mut().properties.set(offset, wide?, sqe.qword(2))?;
             if effect == Effect::Reset {
                 c.disconnect(false);
             }
@@ -86,7 +95,16 @@ fn queue_counts(target: &Target) -> u32 {
     max | max << 16
 }
 
+/// Length of the data of a feature that has some, bytes.
+fn feature_length(r: &Request) -> u32 {
+    if r.sqe.cdw10[0].to_le_bytes()[0] == feature::HOST_IDENTIFIER { 16 } else { 512 }
+}
+
 fn get_features(target: &Target, c: &Controller, r: &Request) -> Result<Answer, Status> {
+    // SEL: only the current value, nothing can be saved (ONCS bit 4).
+    if r.sqe.cdw10[0] >> 8 & 7 != 0 {
+        return Err(Status::INVALID_FIELD.dnr());
+    }
     let state = c.state.borrow();
     let value = match r.sqe.cdw10[0].to_le_bytes()[0] {
         feature::ASYNC_EVENT_CONFIG => state.events.config(),
@@ -94,14 +112,20 @@ fn get_features(target: &Target, c: &Controller, r: &Request) -> Result<Answer, 
         _ if c.subsystem.config.discovery => return Err(Status::INVALID_FIELD.dnr()),
         feature::NUMBER_OF_QUEUES => queue_counts(target),
         // Bit 0 of dword 11: the 128-bit identifier, the only one in Fabrics.
-        feature::HOST_IDENTIFIER if r.sqe.cdw10[1] & 1 == 1 && r.buffer_len >= 16 => {
+        feature::HOST_IDENTIFIER if r.sqe.cdw10[1] & 1 == 0 => {
+            return Err(Status::HOST_ID_INCONSISTENT.dnr());
+        }
+        feature::HOST_IDENTIFIER | feature::HOST_BEHAVIOR if r.buffer_len < feature_length(r) => {
+            return Err(Status::DATA_SGL_LENGTH_INVALID.dnr());
+        }
+        feature::HOST_IDENTIFIER => {
             return Ok(Answer::data(c.hostid.as_bytes().to_vec(), r.buffer_len));
         }
         feature::RESERVATION_MASK | feature::RESERVATION_PERSISTENCE => {
             drop(state);
             return Ok(Answer::result(reservation::get_feature(c, &r.sqe)?));
         }
-        feature::HOST_BEHAVIOR if r.buffer_len >= 512 => return Ok(Answer::data(vec![0; 512], r.buffer_len)),
+        feature::HOST_BEHAVIOR => return Ok(Answer::data(vec![0; 512], r.buffer_len)),
         fid => state.features.get(fid).ok_or(Status::INVALID_FIELD.dnr())?,
     };
     Ok(Answer::result(value))
@@ -121,9 +145,11 @@ fn set_features(target: &Target, c: &Controller, r: &Request) -> Result<Answer, 
     let mut state = c.state.borrow_mut();
     match fid {
         feature::ASYNC_EVENT_CONFIG => state.events.set_config(value),
+        // A timer that runs cannot be turned off: NVMe/TCP relies on it (TCP, Keep Alive Model). SPDK refuses it as well.
+        feature::KEEP_ALIVE_TIMER if value == 0 => return Err(Status::KEEP_ALIVE_INVALID.dnr()),
         feature::KEEP_ALIVE_TIMER => {
             let options = target.transport().ok_or(Status::INTERNAL_ERROR)?;
-            let kato = if value == 0 { 0 } else { value.max(options.min_kato) };
+            let kato = value.max(options.min_kato);
             state.kato_ms = kato;
             state.keep_alive =
                 KeepAlive::new(kato, connect::granularity(&options), std::time::Instant::now());
@@ -134,7 +160,10 @@ fn set_features(target: &Target, c: &Controller, r: &Request) -> Result<Answer, 
         }
         feature::NUMBER_OF_QUEUES => return Ok(Answer::result(queue_counts(target))),
         feature::HOST_IDENTIFIER => return Err(Status::SEQUENCE_ERROR.dnr()),
-        feature::HOST_BEHAVIOR if r.data.len() >= 512 => {}
+        feature::HOST_BEHAVIOR if (r.data.len() as u32) < feature_length(r) => {
+            return Err(Status::DATA_SGL_LENGTH_INVALID.dnr());
+        }
+        feature::HOST_BEHAVIOR => {}
         fid => state.features.set(fid, value)?,
     }
     Ok(Answer::default())

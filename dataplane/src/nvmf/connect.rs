@@ -5,11 +5,12 @@ use std::time::Instant;
 
 use uuid::Uuid;
 use vda_nvme::controller::events::{Events, Notice};
-use vda_nvme::controller::state::{Features, KATO_GRANULARITY_MS, KeepAlive, Properties};
+use vda_nvme::controller::state::{Features, KeepAlive, Properties};
 use vda_nvme::fabrics::{
     CNTLID_DYNAMIC, CONNECT_CNTLID, CONNECT_HOSTNQN, CONNECT_QID, CONNECT_SQSIZE, CONNECT_SUBNQN, Connect,
     ConnectRefusal,
 };
+use vda_nvme::limits::KATO_GRANULARITY_MS;
 use vda_nvme::status::Status;
 
 use super::controller::{Controller, Link, State};

@@ -17,6 +17,7 @@ use vda_nvme::controller::{ControllerQueue, QueueError, Request};
 use vda_nvme::fabrics::{Connect, fctype};
 use vda_nvme::status::Status;
 
+use super::buffer_pool::Share;
 use super::controller::{Controller, Link};
 use super::io::{self as nvm, Begun, Done};
 use super::{Target, add, admin, connect};
@@ -60,6 +61,7 @@ pub(super) fn spawn(target: &Rc<Target>, stream: TcpStream, peer: SocketAddr, lo
         link: Rc::new(Link::new(peer, local)),
         controller: None,
         running: FuturesUnordered::new(),
+        share: target.buffers.join(),
         held_back: abort::HeldBack::default(),
         timer: Some(Box::pin(tokio::time::sleep(CONNECT_TIMEOUT))),
     };
@@ -74,6 +76,8 @@ struct Connection {
     controller: Option<Rc<Controller>>,
     /// I/O that has begun and not ended.
     running: FuturesUnordered<LocalBoxFuture<'static, Done>>,
+    /// What it holds of the target's memory for data; dropped after the I/O that uses it has ended.
+    share: Share,
     /// Those of them that a limit holds back, which can still be aborted.
     held_back: abort::HeldBack,
     /// Connect timeout, then keep-alive on the admin queue.
@@ -90,6 +94,9 @@ impl Connection {
             let _ = tokio::time::timeout(LAST_WORDS, flush).await;
         }
         drop(stream);
+        self.queue.outbox().clear();
+        self.share.release(self.queue.take_freed());
+        self.share.settle();
         self.refuse_aborts();
         self.held_back.abort_all();
         // I/O that has begun is never abandoned: whoever waits for this connection to be gone relies on it (host removal).
@@ -148,8 +155,20 @@ impl Connection {
         progress |= self.receive(cx, stream)?;
         progress |= self.execute()?;
         progress |= self.send(cx, stream)?;
+        self.settle_buffers();
+        if self.share.waits() {
+            self.share.wake_later(cx.waker());
+        }
         self.check_timer(cx)?;
         Ok(progress)
+    }
+
+    /// Gives back the memory that is not needed any more, for whoever waits for it.
+    fn settle_buffers(&mut self) {
+        self.share.release(self.queue.take_freed());
+        if !self.queue.waits_for_buffer() {
+            self.share.settle();
+        }
     }
 
     fn reap(&mut self, cx: &mut Context<'_>) -> bool {
@@ -197,7 +216,7 @@ impl Connection {
         let mut progress = false;
         // What was received goes on when there is room again: one read of commands can ask for a thousand times its size.
         while self.queue.outbox().remaining() < SEND_HIGH_WATER {
-            let Some(request) = self.queue.poll()? else { break };
+            let Some(request) = self.queue.poll(&mut &self.share)? else { break };
             self.dispatch(request);
             progress = true;
         }
@@ -266,7 +285,7 @@ impl Connection {
                     // To SPDK the Connect of an I/O queue is the first command that ended on it.
                     n.completed.set(n.completed.get() + 1);
                 }
-                self.queue.connected(c.sqsize, c.no_sq_flow_control);
+                self.queue.connected(c.qid, c.sqsize, c.no_sq_flow_control);
                 self.queue.complete(r.tag, Status::SUCCESS, controller.cntlid.into(), None);
                 self.controller = Some(controller);
                 self.timer = None;

@@ -10,8 +10,10 @@ use std::time::Instant;
 use uuid::Uuid;
 use vda_nvme::controller::events::{Events, Notice};
 use vda_nvme::controller::state::{Features, KeepAlive, Properties};
+use vda_nvme::limits::ABORTS;
 use vda_nvme::log::AnaState;
 use vda_nvme::reservation::Notification;
+use vda_nvme::status::Status;
 
 use super::listener::Listener;
 use super::namespace::Namespace;
@@ -30,6 +32,7 @@ pub(super) struct AbortRequest {
 impl AbortRequest {
     /// Answers the Abort command: dword 0 is 0 if the command was aborted, 1 if not (Base 5.1).
     pub(super) fn answer(&self, aborted: bool) {
+        self.admin.aborting.set(self.admin.aborting.get() - 1);
         self.admin.send((self.tag, u32::from(!aborted)));
     }
 }
@@ -42,8 +45,10 @@ pub(super) struct Link {
     closing: Cell<bool>,
     /// Completions of Asynchronous Event Requests: at most as many as there are requests.
     mail: RefCell<VecDeque<(u16, u32)>>,
-    /// Aborts of commands of this queue: at most as many as the admin queue has entries.
+    /// Aborts of commands of this queue: at most [`ABORTS`].
     aborts: RefCell<VecDeque<AbortRequest>>,
+    /// Abort commands of this queue that other queues have not answered.
+    aborting: Cell<usize>,
     waker: RefCell<Option<Waker>>,
 }
 
@@ -56,6 +61,7 @@ impl Link {
             closing: Cell::new(false),
             mail: RefCell::default(),
             aborts: RefCell::default(),
+            aborting: Cell::new(0),
             waker: RefCell::default(),
         }
     }
@@ -82,9 +88,17 @@ impl Link {
     }
 
     /// Asks the queue to abort its command `cid` for the Abort command `tag` of `admin`.
-    pub(super) fn ask_abort(&self, cid: u16, tag: u16, admin: &Rc<Self>) {
+    ///
+    /// # Errors
+    /// `ABORT_LIMIT_EXCEEDED` (Base 5.1).
+    pub(super) fn ask_abort(&self, cid: u16, tag: u16, admin: &Rc<Self>) -> Result<(), Status> {
+        if admin.aborting.get() >= ABORTS {
+            return Err(Status::ABORT_LIMIT_EXCEEDED.dnr());
+        }
+        admin.aborting.set(admin.aborting.get() + 1);
         self.aborts.borrow_mut().push_back(AbortRequest { cid, tag, admin: Rc::clone(admin) });
         self.wake();
+        Ok(())
     }
 
     pub(super) fn next_abort(&self) -> Option<AbortRequest> {

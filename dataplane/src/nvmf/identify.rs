@@ -1,12 +1,12 @@
 //! Identify (NVM Express Base 2.0, 5.17).
 
 use vda_nvme::cmd::Sqe;
-use vda_nvme::controller::events::MAX_REQUESTS;
 use vda_nvme::controller::state::VERSION_2_0;
 use vda_nvme::identify::{
     self as id, ANACAP_FIXED, AnaCapabilities, CSI_NVM, ControllerType, IDENTIFY_LEN, OAES_ANA,
     OAES_DISCOVERY, OAES_NAMESPACE, ONCS_COMPARE, ONCS_DSM, ONCS_RESERVATIONS, ONCS_WRITE_ZEROES, cns,
 };
+use vda_nvme::limits::EVENT_REQUESTS;
 use vda_nvme::log::AnaState;
 use vda_nvme::status::Status;
 
@@ -72,7 +72,7 @@ fn controller(c: &Controller, o: &TransportOptions) -> id::Controller {
             (false, false) => OAES_NAMESPACE,
         },
         kind: if discovery { ControllerType::Discovery } else { ControllerType::Io },
-        aerl: (MAX_REQUESTS - 1) as u8,
+        aerl: (EVENT_REQUESTS - 1) as u8,
         kas: o.kas,
         maxcmd: o.max_queue_depth,
         nn: config.max_namespaces,
@@ -107,7 +107,7 @@ fn nsid_list(c: &Controller, after: u32) -> Result<Vec<u8>, Status> {
 }
 
 fn descriptors(c: &Controller, nsid: u32) -> Result<Vec<u8>, Status> {
-    let ns = known(c, nsid)?.ok_or(Status::INVALID_FIELD.dnr())?;
+    let ns = known(c, nsid)?.ok_or(Status::INVALID_NAMESPACE.dnr())?;
     Ok(ns.descriptors().encode())
 }
 

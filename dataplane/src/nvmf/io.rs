@@ -54,9 +54,6 @@ pub(super) fn begin(c: &Controller, buffers: &ReadBuffers, r: Request) -> Result
         AnaState::PersistentLoss => return Err(Status::ANA_PERSISTENT_LOSS),
         AnaState::Change => return Err(Status::ANA_TRANSITION),
     }
-    if r.sqe.fuse() != 0 {
-        return Err(Status::INVALID_FIELD.dnr());
-    }
     ns.reservations.check(c, &r.sqe)?;
     if reservation::is_command(&r.sqe) {
         return Ok(Begun { io: reservation::begin(c, &ns, r), wait: None });

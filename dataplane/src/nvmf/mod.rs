@@ -5,6 +5,7 @@
 //! what makes `nvmf_subsystem_remove_host` a fence.
 
 mod admin;
+mod buffer_pool;
 mod connect;
 mod connection;
 mod controller;
@@ -99,6 +100,7 @@ pub struct Target {
     discovery_generation: Cell<u64>,
     counters: Counters,
     read_buffers: read_buffers::ReadBuffers,
+    buffers: Rc<buffer_pool::Pool>,
 }
 
 impl Target {
@@ -116,6 +118,7 @@ impl Target {
             discovery_generation: Cell::new(0),
             counters: Counters::default(),
             read_buffers: read_buffers::ReadBuffers::default(),
+            buffers: buffer_pool::Pool::new(buffer_pool::DEFAULT_CAPACITY),
         })
     }
 
@@ -129,6 +132,11 @@ impl Target {
         }
         self.transport.set(Some(options));
         Ok(())
+    }
+
+    /// Sets how much memory data of commands may take, over all connections, bytes (`iobuf_set_options`).
+    pub fn set_data_buffers(&self, bytes: usize) {
+        self.buffers.resize(bytes);
     }
 
     /// The options of the TCP transport, if it was created.

@@ -7,11 +7,11 @@
 use std::cell::{Cell, RefCell};
 
 use bytes::{Bytes, BytesMut};
+use vda_nvme::limits::{SMALLEST_BUFFER as SMALLEST, buffer_size};
 
 use crate::page;
 
-/// Smallest and largest buffer that is kept, bytes; sizes are powers of two.
-const SMALLEST: usize = 4 << 10;
+/// Largest buffer that is kept, bytes; sizes are powers of two.
 const LARGEST: usize = 1 << 20;
 const CLASSES: usize = (LARGEST.ilog2() - SMALLEST.ilog2()) as usize + 1;
 /// All that are kept together, bytes.
@@ -27,7 +27,7 @@ pub(super) struct ReadBuffers {
 
 /// Index of the size that holds `len` bytes.
 fn class(len: usize) -> usize {
-    (len.next_power_of_two().max(SMALLEST).ilog2() - SMALLEST.ilog2()) as usize
+    (buffer_size(len.max(1)).ilog2() - SMALLEST.ilog2()) as usize
 }
 
 impl ReadBuffers {
@@ -39,7 +39,7 @@ impl ReadBuffers {
                 self.bytes.set(self.bytes.get() - buffer.len());
                 buffer
             }
-            None => page::zeroed(len.next_power_of_two().max(SMALLEST)),
+            None => page::zeroed(buffer_size(len)),
         };
         buffer.truncate(len);
         if cfg!(debug_assertions) {

@@ -6,6 +6,7 @@ use std::net::{Ipv4Addr, TcpListener};
 use bytes::{Bytes, BytesMut};
 use tokio::sync::Notify;
 use tokio::task::LocalSet;
+use vda_nvme::controller::state::KeepAlive;
 use vda_nvme::digest::Digests;
 use vda_spdk::MultipathMode;
 
@@ -319,22 +320,21 @@ fn a_lost_connection_is_made_again_and_io_survives() {
 fn a_path_that_stays_lost_fails_io_and_then_goes_away() {
     run(async {
         let f = fixture();
-        let group = Group::new("g", NQN, 3, Box::new(NoEvents));
-        let r = Resilience {
-            loss_timeout: Some(Duration::from_millis(400)),
-            reconnect_delay: Duration::from_millis(20),
-            fast_io_fail: Duration::from_millis(100),
+        let attach = async |loss: Duration, fast: Duration| {
+            let group = Group::new("g", NQN, 3, Box::new(NoEvents));
+            let r = Resilience { loss_timeout: Some(loss), fast_io_fail: fast, ..resilience() };
+            group.attach(f.address, host(), r).await.expect("attach");
+            let ns = group.namespaces().pop().expect("a namespace");
+            (group, ns)
         };
-        group.attach(f.address, host(), r).await.expect("attach");
-        let ns = group.namespaces().pop().expect("a namespace");
+        let (kept, failing) = attach(Duration::from_secs(3600), Duration::from_millis(100)).await;
+        let (gone, _) = attach(Duration::from_millis(400), Duration::ZERO).await;
         f.target.remove_listener(NQN, f.address).expect("removed");
-        let begun = std::time::Instant::now();
-        assert_eq!(ns.read(0, BytesMut::zeroed(512)).await, Err(IoError::NoPath));
-        assert!(
-            begun.elapsed() < Duration::from_millis(390),
-            "failed by fast_io_fail, not by the loss timeout"
-        );
-        eventually(|| group.paths().is_empty() && group.namespaces().is_empty()).await;
+        // By `fast_io_fail`, long before the path is given up.
+        assert_eq!(failing.read(0, BytesMut::zeroed(512)).await, Err(IoError::NoPath));
+        assert_eq!(kept.paths().len(), 1);
+        eventually(|| gone.paths().is_empty() && gone.namespaces().is_empty()).await;
+        kept.close().await;
     });
 }
 
@@ -438,17 +438,14 @@ fn io_leaves_a_target_that_is_frozen() {
     run(async {
         let f = fixture();
         let (through, frozen) = freezer(f.address).await;
-        let options = HostOptions {
-            keep_alive: Duration::from_millis(200),
-            connect_timeout: Duration::from_millis(300),
-            ..host()
-        };
+        let watched = HostOptions { keep_alive: Duration::from_secs(1), ..host() };
         let group = Group::new("g", NQN, 3, Box::new(NoEvents));
         // The target knows the connection under its own address: the proxy's is that of no listener, but it forwards to one.
-        group.attach(through, options.clone(), resilience()).await.expect("first path");
-        group.attach(f.address, options, resilience()).await.expect("second path");
+        group.attach(through, watched, resilience()).await.expect("first path");
+        group.attach(f.address, host(), resilience()).await.expect("second path");
         let ns = group.namespaces().pop().expect("a namespace");
-        assert_eq!(ns.select(None).map(|(p, _)| p.address), Some(through));
+        // An answer that was late because the machine is busy is made up for.
+        eventually(|| ns.select(None).map(|(p, _)| p.address) == Some(through)).await;
         frozen.set(true);
         round_trip(&ns).await;
         assert_eq!(ns.select(None).map(|(p, _)| p.address), Some(f.address));
@@ -635,25 +632,45 @@ fn refusals_are_those_of_spdk() {
     });
 }
 
+/// A host with this keep-alive time, and the controller that it has.
+async fn kept_alive(f: &Fixture, keep_alive: Duration) -> (Rc<Session>, Rc<controller::Controller>) {
+    let session =
+        Session::connect(f.address, NQN, &HostOptions { keep_alive, ..host() }).await.expect("connected");
+    let subsystem = f.target.subsystem(NQN).expect("there");
+    let controller = subsystem.controllers.borrow().values().next().cloned().expect("a controller");
+    (session, controller)
+}
+
 #[test]
 fn a_host_that_is_silent_is_disconnected_by_keep_alive() {
     run(async {
-        let registry = Registry::new();
-        let target = Target::new(registry);
-        target.create_transport(TransportOptions { kas: 1, min_kato: 100, ..options() }).expect("transport");
-        target.create_subsystem(SubsystemConfig::new(NQN), true).expect("subsystem");
-        let address = free_address();
-        target.add_listener(NQN, address, AnaState::Optimized).expect("listener");
-        let silent = HostOptions { keep_alive: Duration::from_millis(100), ..host() };
-        let session = Session::connect(address, NQN, &silent).await.expect("connected");
-        assert_eq!(target.show_qpairs(NQN).expect("shown").len(), 2);
-        eventually(|| target.show_qpairs(NQN).expect("shown").is_empty()).await;
+        let f = fixture();
+        let (session, controller) = kept_alive(&f, Duration::from_secs(3600)).await;
+        assert_eq!(f.target.show_qpairs(NQN).expect("shown").len(), 2);
+        // From its next command on it has a millisecond, not an hour. How long that command takes does not matter.
+        controller.state.borrow_mut().keep_alive = KeepAlive::new(1, 1, std::time::Instant::now());
+        let _ = session.health().await;
+        eventually(|| f.target.show_qpairs(NQN).expect("shown").is_empty()).await;
         eventually(|| !session.is_alive()).await;
-        // One that is watched keeps itself alive.
-        let session = Session::connect(address, NQN, &silent).await.expect("connected");
+    });
+}
+
+#[test]
+fn a_session_that_is_watched_keeps_itself_alive() {
+    run(async {
+        let f = fixture();
+        // The host sends Keep Alive after half of the time, and waits for the answer for all of it.
+        let (session, controller) = kept_alive(&f, Duration::from_secs(20)).await;
+        let deadline = || controller.state.borrow().keep_alive.deadline();
+        let before = deadline();
         tokio::select! {
             end = session.watch(|_| ()) => panic!("ended: {end:?}"),
-            () = tokio::time::sleep(Duration::from_millis(500)) => {}
+            () = async {
+                // The requests for events come first, and are signs of life as well.
+                while deadline() < before.map(|d| d + Duration::from_secs(9)) {
+                    tokio::time::sleep(Duration::from_millis(50)).await;
+                }
+            } => {}
         }
         assert!(session.is_alive());
     });

@@ -53,9 +53,6 @@ impl Default for TransportOptions {
     }
 }
 
-/// Admin commands and Connect may carry this much in the capsule, whatever the option says (TCP 3.3.2), bytes.
-const ADMIN_IN_CAPSULE: u32 = 8192;
-
 impl TransportOptions {
     /// From the parameters of `nvmf_create_transport`.
     ///
@@ -107,7 +104,7 @@ impl TransportOptions {
         ControllerConfig {
             limits: Limits {
                 max_h2c_data: self.max_io_size,
-                in_capsule_data: self.in_capsule_data_size.max(ADMIN_IN_CAPSULE),
+                in_capsule_data: self.in_capsule_data_size,
                 max_io_size: self.max_io_size,
                 queue_depth: self.max_queue_depth.max(self.max_aq_depth),
                 ..Limits::default()

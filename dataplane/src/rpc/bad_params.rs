@@ -29,7 +29,7 @@ pub(super) fn bad_parameters(method: &str) -> RpcError {
     match method {
         "bdev_raid_add_base_bdev" => RpcError::internal(DECODE),
         _ if method.starts_with("bdev_raid_") => RpcError::new(code::PARSE_ERROR, DECODE),
-        "bdev_examine" => RpcError::invalid_params(DECODE),
+        "bdev_examine" | "iobuf_set_options" => RpcError::invalid_params(DECODE),
         _ if method.starts_with("bdev_error_") => RpcError::invalid_params(DECODE),
         "bdev_nvme_reset_controller"
         | "bdev_nvme_enable_controller"

@@ -4,9 +4,9 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use vda_spdk::{
-    Errno, NvmfCreateSubsystem, NvmfCreateTransport, NvmfDeleteSubsystem, NvmfDiscoveryAddReferral,
-    NvmfDiscoveryGetReferrals, NvmfDiscoveryRemoveReferral, NvmfGetStats, NvmfGetSubsystems,
-    NvmfGetTransports, NvmfSubsystemAddHost, NvmfSubsystemAddListener, NvmfSubsystemAddNs,
+    Errno, IobufSetOptions, NvmfCreateSubsystem, NvmfCreateTransport, NvmfDeleteSubsystem,
+    NvmfDiscoveryAddReferral, NvmfDiscoveryGetReferrals, NvmfDiscoveryRemoveReferral, NvmfGetStats,
+    NvmfGetSubsystems, NvmfGetTransports, NvmfSubsystemAddHost, NvmfSubsystemAddListener, NvmfSubsystemAddNs,
     NvmfSubsystemAllowAnyHost, NvmfSubsystemGetControllers, NvmfSubsystemGetListeners,
     NvmfSubsystemGetQpairs, NvmfSubsystemListenerSetAnaState, NvmfSubsystemRemoveHost,
     NvmfSubsystemRemoveListener, NvmfSubsystemRemoveNs, NvmfSubsystemSetNsAnaGroup,
@@ -46,7 +46,27 @@ pub(super) fn register(methods: &mut Methods, app: &Rc<App>) {
     methods.subsystem("nvmf", &["bdev"], move |_| config::nvmf_calls(&t));
 }
 
+/// Memory for data of commands that SPDK's pools would have, bytes.
+///
+/// # Errors
+/// -22 below the minima of `spdk_iobuf_set_opts`.
+fn data_buffers(c: &IobufSetOptions) -> Result<usize, Errno> {
+    let (small, large) = (c.small_pool_count.unwrap_or(8192), c.large_pool_count.unwrap_or(1024));
+    let (small_size, large_size) = (c.small_bufsize.unwrap_or(8 << 10), c.large_bufsize.unwrap_or(132 << 10));
+    if small < 64 || large < 8 || small_size < 4096 || large_size < 8192 {
+        return Err(Errno::EINVAL);
+    }
+    let bytes = |count: u64, size: u32| count.saturating_mul(size.into());
+    let all = bytes(small, small_size).saturating_add(bytes(large, large_size));
+    Ok(usize::try_from(all).unwrap_or(usize::MAX))
+}
+
 fn transports(methods: &mut Methods, target: &Rc<Target>) {
+    let t = Rc::clone(target);
+    methods.method::<IobufSetOptions>(State::Startup, async move |_, call| {
+        t.set_data_buffers(data_buffers(&call)?);
+        Ok(true)
+    });
     let t = Rc::clone(target);
     methods.method::<NvmfCreateTransport>(State::Runtime, async move |_, call| {
         t.create_transport(TransportOptions::from_call(&call)?)?;

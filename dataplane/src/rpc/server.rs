@@ -6,12 +6,17 @@ mod socket;
 
 use std::path::Path;
 use std::rc::Rc;
+use std::sync::Arc;
 
+use tokio::sync::Semaphore;
 use tokio_util::task::TaskTracker;
 
 use super::Methods;
 use crate::app::App;
 pub use socket::{BindError, OwnedSocket};
+
+/// Connections served at a time, as in SPDK (`SPDK_JSONRPC_MAX_CONNS`); more of them wait to be accepted.
+const MAX_CONNECTIONS: usize = 64;
 
 /// A socket that is listened on.
 pub struct Server {
@@ -35,15 +40,24 @@ impl Server {
     /// Serves connections until the process is asked to stop and the calls in flight are answered.
     pub async fn serve(self, app: Rc<App>, methods: Rc<Methods>) {
         let connections = TaskTracker::new();
+        let places = Arc::new(Semaphore::new(MAX_CONNECTIONS));
         loop {
+            let accept = async {
+                // The semaphore is never closed.
+                let place = Arc::clone(&places).acquire_owned().await;
+                self.socket.listener().accept().await.map(|(stream, _)| (stream, place))
+            };
             let accepted = tokio::select! {
-                accepted = self.socket.listener().accept() => accepted,
+                accepted = accept => accepted,
                 () = app.shutdown().cancelled() => break,
             };
             match accepted {
-                Ok((stream, _)) => {
+                Ok((stream, place)) => {
                     let serving = connection::serve(stream, Rc::clone(&app), Rc::clone(&methods));
-                    tokio::task::spawn_local(connections.track_future(serving));
+                    tokio::task::spawn_local(connections.track_future(async move {
+                        serving.await;
+                        drop(place);
+                    }));
                 }
                 Err(error) => {
                     // Out of descriptors: those in use have to come back first.

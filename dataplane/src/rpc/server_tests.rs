@@ -194,3 +194,75 @@ async fn a_socket_in_use_is_not_taken_and_a_stale_one_is() {
     assert!(matches!(Server::bind(&path).await, Err(BindError::NotASocket { .. })));
     assert_eq!(std::fs::read(&path).unwrap(), b"data");
 }
+
+/// Sends `call` again and again until the socket is full and `begun` does not change any more; how many were sent whole.
+async fn flood(stream: &UnixStream, call: &str, begun: impl Fn() -> usize) -> usize {
+    let text = call.repeat(16);
+    let mut sent = 0;
+    loop {
+        let before = begun();
+        // Every chance for the server to go on.
+        for _ in 0..200 {
+            tokio::task::yield_now().await;
+        }
+        match stream.try_write(&text.as_bytes()[sent % call.len()..]) {
+            Ok(n) => sent += n,
+            Err(e) if e.kind() == std::io::ErrorKind::WouldBlock && begun() == before => {
+                return sent / call.len();
+            }
+            Err(e) => assert_eq!(e.kind(), std::io::ErrorKind::WouldBlock, "{e}"),
+        }
+    }
+}
+
+#[tokio::test(flavor = "local")]
+async fn a_peer_that_does_not_read_gets_no_more_calls_started() {
+    // Each answer is 64 KiB: far fewer of them than of calls that may be in flight.
+    let dir = tempfile::tempdir().unwrap();
+    let server = Server::bind(&dir.path().join("rpc.sock")).await.unwrap();
+    let app = App::new(LogLevels::new(LogLevel::Notice, |_| {}));
+    let mut methods = Methods::default();
+    let begun = Rc::new(std::cell::Cell::new(0));
+    let count = Rc::clone(&begun);
+    methods.method::<vda_spdk::RpcGetMethods>(State::Any, async move |_, _| {
+        count.set(count.get() + 1);
+        Ok(vec!["m".repeat(64 << 10)])
+    });
+    tokio::task::spawn_local(server.serve(Rc::clone(&app), Rc::new(methods)));
+    let mut stream = UnixStream::connect(dir.path().join("rpc.sock")).await.unwrap();
+    // Long, so that few of them fill the socket.
+    let call = format!(r#"{{"jsonrpc":"2.0","id":1,{:4096}"method":"rpc_get_methods"}}"#, "");
+    let sent = flood(&stream, &call, || begun.get()).await;
+    // 1 MiB that waits, and what the kernel takes of what is being written: not all that were sent, let alone all that may be in flight.
+    assert!(begun.get() < 64 && sent > begun.get() + 8, "{} of {sent} calls were begun", begun.get());
+    // As soon as it reads, it goes on, and every call that was sent whole is answered.
+    let mut lines = 0;
+    let mut buffer = vec![0; 1 << 20];
+    while lines < sent {
+        let n = stream.read(&mut buffer).await.unwrap();
+        assert_ne!(n, 0, "closed");
+        lines += buffer[..n].iter().filter(|b| **b == b'\n').count();
+    }
+    assert_eq!(begun.get(), sent);
+}
+
+#[tokio::test(flavor = "local")]
+async fn connections_beyond_the_limit_wait_to_be_accepted() {
+    let running = Running::start().await;
+    let mut open = Vec::new();
+    for i in 0..MAX_CONNECTIONS {
+        let mut stream = running.connect().await;
+        assert_eq!(exchange(&mut stream, &delete("1", "m")).await, ok(json!(1)), "connection {i}");
+        open.push(stream);
+    }
+    let mut waiting = running.connect().await;
+    send(&mut waiting, &delete("2", "m")).await;
+    // Those that are served go on, and the one that waits is not.
+    assert_eq!(exchange(&mut open[0], &delete("3", "m")).await, ok(json!(3)));
+    for _ in 0..200 {
+        tokio::task::yield_now().await;
+    }
+    assert!(waiting.get_ref().try_read(&mut [0]).is_err(), "not served yet");
+    open.pop();
+    assert_eq!(answer(&mut waiting).await, ok(json!(2)));
+}

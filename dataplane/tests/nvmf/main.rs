@@ -2,6 +2,7 @@
 
 mod abort;
 mod fixture;
+mod limits;
 mod overload;
 mod raw;
 mod recorder;

@@ -2,11 +2,9 @@
 
 use std::collections::{BTreeSet, VecDeque};
 
+use crate::limits::EVENT_REQUESTS;
 use crate::log::lid;
 use crate::status::Status;
-
-/// Asynchronous Event Requests a controller holds at most (AERL is this minus one).
-pub const MAX_REQUESTS: usize = 4;
 
 /// A notice.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -105,7 +103,7 @@ impl Events {
     /// # Errors
     /// `AER_LIMIT_EXCEEDED`.
     pub fn request(&mut self, tag: u16) -> Result<Option<(u16, u32)>, Status> {
-        if self.requests.len() >= MAX_REQUESTS {
+        if self.requests.len() >= EVENT_REQUESTS {
             return Err(Status::AER_LIMIT_EXCEEDED.dnr());
         }
         self.requests.push_back(tag);

@@ -87,8 +87,9 @@ impl Properties {
         if offset != property::CC || wide {
             return Err(Status::INVALID_FIELD.dnr());
         }
-        let css = value >> 4 & 7;
-        if value & CC_ENABLE != 0 && (css != 0 && css != 6 || value >> 7 & 0xf != 0) {
+        // CSS: NVM command set, or all that there are; MPS: 4 KiB; AMS: round robin. CAP offers nothing else.
+        let (css, mps, ams) = (value >> 4 & 7, value >> 7 & 0xf, value >> 11 & 7);
+        if value & CC_ENABLE != 0 && (css != 0 && css != 6 || mps != 0 || ams != 0) {
             return Err(Status::INVALID_FIELD.dnr());
         }
         let old = std::mem::replace(&mut self.cc, value);
@@ -117,9 +118,6 @@ pub struct KeepAlive {
     timeout: Option<Duration>,
     last: Instant,
 }
-
-/// Granularity of the Keep Alive Timeout, milliseconds (KAS is this over 100).
-pub const KATO_GRANULARITY_MS: u32 = 10_000;
 
 impl KeepAlive {
     /// Timer for KATO in milliseconds, 0 for none. The time is rounded up to `granularity_ms`.

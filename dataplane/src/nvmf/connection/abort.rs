@@ -62,7 +62,11 @@ impl Connection {
         let (sqid, cid) = ((r.sqe.cdw10[0] & 0xffff) as u16, (r.sqe.cdw10[0] >> 16) as u16);
         let other = c.links.borrow().get(&sqid).cloned();
         match other {
-            Some(link) if sqid != 0 && !link.is_closing() => link.ask_abort(cid, r.tag, &self.link),
+            Some(link) if sqid != 0 && !link.is_closing() => {
+                if let Err(status) = link.ask_abort(cid, r.tag, &self.link) {
+                    self.queue.complete(r.tag, status, 0, None);
+                }
+            }
             _ => {
                 let aborted = sqid == 0 && self.abort_here(cid);
                 self.queue.complete(r.tag, Status::SUCCESS, u64::from(!aborted), None);

@@ -103,7 +103,7 @@ fn sets_nothing(call: &ConfigEntry) -> bool {
     let params = call.params.as_ref().unwrap_or(&Value::Null);
     match &*call.method {
         "framework_set_scheduler" | "sock_set_default_impl" | "sock_impl_set_options" => true,
-        "iobuf_set_options" | "accel_set_options" | "iscsi_set_options" | "nvmf_set_max_subsystems" => true,
+        "accel_set_options" | "iscsi_set_options" | "nvmf_set_max_subsystems" => true,
         "nvmf_set_crdt" => ["crdt1", "crdt2", "crdt3"].iter().all(|name| is_off(&params[name])),
         "nvmf_set_config" => {
             is_off(&params["admin_cmd_passthru"])

@@ -1,12 +1,16 @@
 //! One connection: reads requests, starts their handlers, writes answers as they become ready.
+//!
+//! A peer that does not read its answers gets no more calls started: what waits to be written is bounded in number, because a call is in
+//! flight until its answer is on its way, and in bytes.
 
+use std::cell::Cell;
 use std::io;
 use std::rc::Rc;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
 use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, mpsc};
 use vda_spdk::framing::Framer;
 
 use super::request::{Incoming, Message, answer, parse};
@@ -16,8 +20,11 @@ use crate::rpc::Methods;
 /// The longest request or batch accepted, in bytes.
 const MAX_REQUEST: usize = 1 << 20;
 
-/// How many calls of one connection run at a time; the next ones stay in the socket.
+/// How many calls of one connection run or wait to be answered at a time; the next ones stay in the socket.
 const MAX_IN_FLIGHT: usize = 1024;
+
+/// No call is started while more bytes of answers than this wait for the peer to read.
+const HIGH_WATER: usize = 1 << 20;
 
 /// What the calls of a connection share.
 struct Context {
@@ -26,13 +33,66 @@ struct Context {
     in_flight: std::sync::Arc<Semaphore>,
 }
 
+/// An answer that is ready. Its call is in flight until it has been written.
+struct Answer {
+    bytes: Vec<u8>,
+    _permit: OwnedSemaphorePermit,
+}
+
+/// Answers that wait to be written, in bytes.
+#[derive(Default)]
+struct Backlog {
+    bytes: Cell<usize>,
+    /// Nobody writes any more.
+    closed: Cell<bool>,
+    changed: Notify,
+}
+
+impl Backlog {
+    /// Waits until it is not too much.
+    async fn room(&self) {
+        loop {
+            let changed = self.changed.notified();
+            if self.closed.get() || self.bytes.get() <= HIGH_WATER {
+                return;
+            }
+            changed.await;
+        }
+    }
+
+    fn written(&self, bytes: usize) {
+        self.bytes.set(self.bytes.get() - bytes);
+        self.changed.notify_waiters();
+    }
+}
+
+/// Where the calls of a connection leave their answers.
+#[derive(Clone)]
+struct Answers {
+    /// Has room for as many as there are permits.
+    queue: mpsc::Sender<Answer>,
+    backlog: Rc<Backlog>,
+}
+
+impl Answers {
+    fn send(&self, mut bytes: Vec<u8>, permit: OwnedSemaphorePermit) {
+        bytes.push(b'\n');
+        let length = bytes.len();
+        // Nobody reads it when the connection is gone.
+        if self.queue.try_send(Answer { bytes, _permit: permit }).is_ok() {
+            self.backlog.bytes.set(self.backlog.bytes.get() + length);
+        }
+    }
+}
+
 /// Serves a connection until the peer closes it, sends something that is not JSON, or the process stops. Calls it started run to
 /// their end in any case.
 pub(super) async fn serve(stream: UnixStream, app: Rc<App>, methods: Rc<Methods>) {
     let (reader, writer) = stream.into_split();
-    let (answers, queue) = mpsc::unbounded_channel();
+    let (sender, queue) = mpsc::channel(MAX_IN_FLIGHT);
+    let answers = Answers { queue: sender, backlog: Rc::default() };
     let context = Context { app, methods, in_flight: std::sync::Arc::new(Semaphore::new(MAX_IN_FLIGHT)) };
-    let writing = tokio::task::spawn_local(write(writer, queue));
+    let writing = tokio::task::spawn_local(write(writer, queue, Rc::clone(&answers.backlog)));
     match read(reader, &context, answers).await {
         // What is still being answered is written: the writer ends when the last call has given its sender back.
         Ok(()) => {
@@ -45,11 +105,7 @@ pub(super) async fn serve(stream: UnixStream, app: Rc<App>, methods: Rc<Methods>
     }
 }
 
-async fn read(
-    mut reader: OwnedReadHalf,
-    context: &Context,
-    answers: mpsc::UnboundedSender<Vec<u8>>,
-) -> io::Result<()> {
+async fn read(mut reader: OwnedReadHalf, context: &Context, answers: Answers) -> io::Result<()> {
     let mut framer = Framer::new(MAX_REQUEST);
     loop {
         let buffer = framer.buffer();
@@ -64,12 +120,16 @@ async fn read(
         while let Some(value) = framer.next_value().map_err(io::Error::other)? {
             let message = parse(value).map_err(io::Error::other)?;
             start(context, message, &answers).await;
+            tokio::select! {
+                () = answers.backlog.room() => {}
+                () = context.app.shutdown().cancelled() => return Ok(()),
+            }
         }
     }
 }
 
 /// Starts the calls of a message; returns before they are done.
-async fn start(context: &Context, message: Message<'_>, answers: &mpsc::UnboundedSender<Vec<u8>>) {
+async fn start(context: &Context, message: Message<'_>, answers: &Answers) {
     // The semaphore is never closed.
     let Ok(permit) = std::sync::Arc::clone(&context.in_flight).acquire_owned().await else { return };
     match message {
@@ -85,19 +145,18 @@ async fn start(context: &Context, message: Message<'_>, answers: &mpsc::Unbounde
             });
         }
     }
+    // Most calls are answered now, and their answers count before the next call is started.
+    tokio::task::yield_now().await;
 }
 
 fn spawn(
     permit: OwnedSemaphorePermit,
-    answers: mpsc::UnboundedSender<Vec<u8>>,
+    answers: Answers,
     call: impl Future<Output = Option<Vec<u8>>> + 'static,
 ) {
     tokio::task::spawn_local(async move {
-        let _permit = permit;
-        if let Some(mut bytes) = call.await {
-            bytes.push(b'\n');
-            // Nobody reads it when the connection is gone.
-            let _ = answers.send(bytes);
+        if let Some(bytes) = call.await {
+            answers.send(bytes, permit);
         }
     });
 }
@@ -124,14 +183,33 @@ fn call(context: &Context, incoming: Incoming<'_>) -> impl Future<Output = Optio
     }
 }
 
-async fn write(mut writer: OwnedWriteHalf, mut queue: mpsc::UnboundedReceiver<Vec<u8>>) -> io::Result<()> {
-    while let Some(mut bytes) = queue.recv().await {
+async fn write(
+    mut writer: OwnedWriteHalf,
+    mut queue: mpsc::Receiver<Answer>,
+    backlog: Rc<Backlog>,
+) -> io::Result<()> {
+    let _closing = Closing(Rc::clone(&backlog));
+    while let Some(first) = queue.recv().await {
+        let mut together = vec![first];
+        let mut bytes = std::mem::take(&mut together[0].bytes);
         while bytes.len() < 64 * 1024
             && let Ok(more) = queue.try_recv()
         {
-            bytes.extend_from_slice(&more);
+            bytes.extend_from_slice(&more.bytes);
+            together.push(more);
         }
         writer.write_all(&bytes).await?;
+        backlog.written(bytes.len());
     }
     Ok(())
+}
+
+/// Tells whoever waits for room that nobody writes any more.
+struct Closing(Rc<Backlog>);
+
+impl Drop for Closing {
+    fn drop(&mut self) {
+        self.0.closed.set(true);
+        self.0.changed.notify_waiters();
+    }
 }

@@ -1,0 +1,113 @@
+//! Commands that wait for a buffer: in which order they get one, and how they stop waiting.
+
+use bytes::Bytes;
+
+use super::{Buffers, ControllerQueue, Request, Slot};
+use crate::cmd::Sqe;
+use crate::limits::buffer_size;
+use crate::pdu::{Pdu, R2t};
+use crate::status::Status;
+
+impl ControllerQueue {
+    /// A command with `length` bytes of data for the host: given out, or it waits.
+    pub(super) fn read(
+        &mut self,
+        tag: u16,
+        sqe: Sqe,
+        length: u32,
+        buffers: &mut impl Buffers,
+    ) -> Option<Request> {
+        let held = buffer_size(length as usize);
+        // Without others that wait for a buffer it is this one's turn.
+        if self.first_waiting().is_none() && buffers.take(held) {
+            self.execute(tag, sqe.cid, length, held);
+            return Some(Request { tag, sqe, data: Bytes::new(), buffer_len: length });
+        }
+        self.arrivals += 1;
+        self.set(tag, Slot::Waiting { sqe, length, arrival: self.arrivals });
+        self.waiting_reads.push_back(tag);
+        None
+    }
+
+    /// The command whose turn it is to get a buffer: the oldest, but for writes that wait for the budget of this connection.
+    pub(super) fn first_waiting(&self) -> Option<u16> {
+        let arrival = |tag: &u16| match self.slots.get(usize::from(*tag)) {
+            Some(&Slot::Waiting { arrival, length, .. } | &Slot::Receiving { arrival, length, .. }) => {
+                Some((arrival, *tag, length as usize))
+            }
+            _ => None,
+        };
+        let read = self.waiting_reads.front().and_then(arrival);
+        let write = self.waiting_writes.front().and_then(arrival);
+        // One R2T is always allowed, or a large write would never be.
+        let write = write.filter(|w| self.requested == 0 || self.requested + w.2 <= self.config.r2t_budget);
+        read.into_iter().chain(write).min().map(|(_, tag, _)| tag)
+    }
+
+    /// Gives buffers to the commands that wait, in their order: sends R2Ts, gives out the first read that can go on.
+    pub(super) fn serve_waiting(&mut self, buffers: &mut impl Buffers) -> Option<Request> {
+        while !(self.waiting_reads.is_empty() && self.waiting_writes.is_empty()) {
+            let tag = self.first_waiting()?;
+            match self.slots.get_mut(usize::from(tag))? {
+                &mut Slot::Waiting { sqe, length, .. } => {
+                    let held = buffer_size(length as usize);
+                    if !buffers.take(held) {
+                        return None;
+                    }
+                    self.waiting_reads.pop_front();
+                    self.execute(tag, sqe.cid, length, held);
+                    return Some(Request { tag, sqe, data: Bytes::new(), buffer_len: length });
+                }
+                Slot::Receiving { sqe, length, requested, .. } => {
+                    let (cccid, length) = (sqe.cid, *length);
+                    if !buffers.take(buffer_size(length as usize)) {
+                        return None;
+                    }
+                    *requested = true;
+                    self.waiting_writes.pop_front();
+                    self.requested += length as usize;
+                    self.outbox.push(Pdu::R2t(R2t { cccid, ttag: tag, offset: 0, length }));
+                }
+                // Neither waits: they are taken out of the queues when they stop waiting.
+                Slot::Free | Slot::Executing { .. } => return None,
+            }
+        }
+        None
+    }
+
+    /// Aborts the command `cid` if its execution has not begun (Base 5.1).
+    ///
+    /// One whose data was not asked for yet ends at once. One whose data is under way ends when that is here: its transfer tag has to stay
+    /// valid until then, but it is never executed.
+    pub fn abort(&mut self, cid: u16) -> Abort {
+        let is_it = |s: &Slot| match s {
+            Slot::Receiving { sqe, .. } | Slot::Waiting { sqe, .. } => sqe.cid == cid,
+            Slot::Executing { cid: c, .. } => *c == cid,
+            Slot::Free => false,
+        };
+        let Some(index) = self.slots.iter().position(is_it) else { return Abort::Unknown };
+        let tag = index as u16;
+        match &mut self.slots[index] {
+            Slot::Receiving { requested: true, aborted, .. } => *aborted = true,
+            Slot::Receiving { .. } | Slot::Waiting { .. } => {
+                self.waiting_reads.retain(|t| *t != tag);
+                self.waiting_writes.retain(|t| *t != tag);
+                self.execute(tag, cid, 0, 0);
+                self.complete(tag, Status::ABORTED_BY_REQUEST, 0, None);
+            }
+            Slot::Executing { .. } | Slot::Free => return Abort::Executing(tag),
+        }
+        Abort::Aborted
+    }
+}
+
+/// What [`ControllerQueue::abort`] found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Abort {
+    /// The command is not and will not be executed; it ends with `ABORTED_BY_REQUEST`.
+    Aborted,
+    /// The command was given out with this tag: it is up to who executes it.
+    Executing(u16),
+    /// No such command is outstanding.
+    Unknown,
+}
