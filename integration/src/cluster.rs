@@ -25,7 +25,7 @@ use crate::{
 };
 
 /// How long a process may take until it answers.
-const START: Duration = Duration::from_secs(30);
+const START: Duration = Duration::from_secs(90);
 
 /// What a cluster consists of.
 #[derive(Clone, Copy, Debug)]

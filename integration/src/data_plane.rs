@@ -19,7 +19,7 @@ use crate::{
 };
 
 /// How long one may take until it listens.
-const START: Duration = Duration::from_secs(30);
+const START: Duration = Duration::from_secs(90);
 
 /// Whose data plane.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

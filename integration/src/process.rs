@@ -50,7 +50,7 @@ pub(crate) struct Process {
 }
 
 /// How long a process may take to end when asked to.
-const STOP: Duration = Duration::from_secs(15);
+const STOP: Duration = Duration::from_secs(60);
 
 impl Process {
     pub(crate) fn spawn(spec: &Spec, reaper: &Arc<Reaper>) -> anyhow::Result<Self> {

@@ -10,7 +10,7 @@ use tokio::{
     time::timeout,
 };
 
-const LIMIT: Duration = Duration::from_secs(20);
+const LIMIT: Duration = Duration::from_secs(60);
 
 /// Calls `method` on the target at `socket`. `params` may be null.
 pub(crate) async fn call(socket: &Path, method: &str, params: Value) -> anyhow::Result<Value> {

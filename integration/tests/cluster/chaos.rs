@@ -43,7 +43,7 @@ fn passes(code: Code) -> bool {
 
 /// How long deletions may stay unconfirmed when nothing is killed any more: the nodes of a dead monitor are nobody's until its lease
 /// ends (5 s), and the deletions of all cycles before may be waiting for that.
-const CONFIRMED: Duration = Duration::from_secs(30);
+const CONFIRMED: Duration = Duration::from_secs(90);
 
 /// Creates an array. All arrays that are kept fit easily, so a refusal for want of space is right only while deleted ones hold it:
 /// then those have to be confirmed, in time, and what was refused has to fit.

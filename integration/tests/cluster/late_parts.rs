@@ -7,7 +7,7 @@ use vda_proto::v1::{DeleteDaRequest, GetDaRequest, resource_ref::Kind};
 
 use crate::CLEAN_UP;
 
-const NOTICED: Duration = Duration::from_secs(30);
+const NOTICED: Duration = Duration::from_secs(90);
 
 /// Waits until the array's status names `blocker`.
 async fn blocked_by(cluster: &Cluster, da: &str, blocker: &str) -> anyhow::Result<()> {

@@ -46,7 +46,7 @@ async fn a_lost_mirror_member_does_not_stop_the_array_and_is_rebuilt() -> anyhow
     cluster.kill(Role::DnAgent(1)).await?;
     host.check(7, 32).await?;
     host.fill(8, 32).await?;
-    eventually("the array is degraded", Duration::from_secs(30), || async {
+    eventually("the array is degraded", Duration::from_secs(90), || async {
         let now = condition(&cluster, "da0").await?;
         anyhow::ensure!(now == Condition::Degraded, "{now:?}");
         Ok(())
