@@ -273,3 +273,22 @@ fn an_io_whose_caller_gave_up_still_ends_and_holds_the_removal_up_until_then() {
         assert_eq!(*done.borrow(), 1);
     });
 }
+
+/// An external snapshot must not change: who can write it can not say that nobody does, and while it says so nobody else can.
+#[test]
+fn who_claims_that_nobody_writes_does_not_write() {
+    run(|| async {
+        let r = Registry::new();
+        malloc::create(&r, params("m0")).unwrap();
+        let nobody = ClaimType::ReadManyWriteNone;
+        let (mut writer, _) = r.open("m0", true).unwrap();
+        assert_eq!(writer.claim(nobody, "lvol").unwrap_err().errno(), libc::EPERM);
+        let (mut reader, _) = r.open("m0", false).unwrap();
+        assert_eq!(reader.claim(nobody, "lvol").unwrap_err().errno(), libc::EPERM, "there is a writer");
+        drop(writer);
+        reader.claim(nobody, "lvol").unwrap();
+        assert!(r.open("m0", true).is_err());
+        let denied = reader.write(0, Bytes::from(vec![1; 4096]), false).await;
+        assert_eq!(denied, Err(IoError::WriteProtected));
+    });
+}

@@ -45,3 +45,15 @@ fn every_size_has_its_class() {
     assert_eq!([1, 4096, 4097, 8192, LARGEST].map(class), [0, 0, 1, 1, CLASSES - 1]);
     assert_eq!(ReadBuffers::default().take(LARGEST * 2 + 1).len(), LARGEST * 2 + 1);
 }
+
+/// What was read before, maybe by another host, is in it otherwise, and a bdev that does not fill it would not be noticed by any test.
+#[test]
+#[cfg(debug_assertions)]
+fn a_buffer_never_looks_as_if_it_had_been_read_into() {
+    let buffers = ReadBuffers::default();
+    let mut first = buffers.take(4096);
+    assert!(first.iter().all(|b| *b == 0xa5));
+    first.fill(7);
+    buffers.give(first.freeze());
+    assert!(buffers.take(4096).iter().all(|b| *b == 0xa5));
+}
