@@ -6,10 +6,11 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::time::Instant;
 use vda_model::ids::DaId;
 use vda_proto::v1::CntlrStatus;
+use vda_reconcile::parts::export::ExportAction;
 use vda_reconcile::status::Book;
 use vda_reconcile::{
-    Actual, Agent, Depth, Desired, Driver, Fault, Ledger, Observed, Perform, Refusal, Report, Settled,
-    Target, Wanted, prepare, settings,
+    Actual, Agent, Depth, Desired, Driver, Fault, Ledger, Observed, Perform, Record, Refusal, Report,
+    Settled, Target, Wanted, prepare, settings,
 };
 use vda_spdk::{ListenAddress, NvmfCreateTransport};
 
@@ -58,6 +59,16 @@ pub(crate) fn volume_record(da: DaId) -> String {
     format!("vol:{da}")
 }
 
+/// What has to be in the ledger before this is done. Once a host can write, an agent and a data plane that end at once must not find the
+/// array as one that was never made: its members would be put together as equal, whatever was on its way to them.
+pub(crate) fn records_before(action: &Action) -> Vec<String> {
+    let Action::Export(ExportAction::AddNamespace { namespace, .. }) = action else { return Vec::new() };
+    match Id::of_bdev(&namespace.bdev) {
+        Some(Id::Volume(da, leg)) => vec![leg_record(da, leg), volume_record(da)],
+        _ => Vec::new(),
+    }
+}
+
 impl<T> Initialised for ControllerNode<T> {
     fn leg(&self, da: DaId, leg: u32) -> bool {
         self.ledger.initialised(&leg_record(da, leg))
@@ -85,6 +96,12 @@ impl<T: Target> ControllerNode<T> {
             glanced: Mutex::default(),
             conflict: Mutex::default(),
         }
+    }
+
+    async fn remember(&self, records: impl IntoIterator<Item = String>) -> Result<(), Fault> {
+        let new = records.into_iter().filter(|id| !self.ledger.initialised(id)).map(Record::Initialised);
+        let written = self.ledger.remember(new.collect()).await;
+        written.map_err(|error| Fault::refused("ledger", error.to_string()))
     }
 
     /// Takes over what an accepted desired state says about the node as a whole.
@@ -116,6 +133,7 @@ impl<T: Target> Perform<Array> for ControllerNode<T> {
         if let Action::AddBase { bdev, .. } = action {
             lock(&self.proofs).adding(bdev);
         }
+        self.remember(records_before(action)).await?;
         let done = perform::perform(&self.target, action).await;
         if let (Action::CreateRaid(call), Ok(())) = (action, &done) {
             lock(&self.proofs).created(call.base_bdevs.iter().cloned());

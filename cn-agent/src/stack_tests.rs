@@ -164,6 +164,7 @@ impl Scene {
                         return;
                     }
                     budget -= 1;
+                    self.ledger.0.extend(crate::driver::records_before(action));
                     if let Err(fault) = self.world.apply(action) {
                         failures.insert(step.id.clone(), fault);
                         break;
@@ -262,8 +263,7 @@ fn play(scene: &mut Scene, op: &Op) {
     match op {
         Op::Work => scene.agent(usize::MAX),
         Op::CrashAfter(calls) => scene.agent(*calls),
-        // A host is sent to an array when its agent has reported it.
-        Op::TargetDies if scene.ledger.0.is_empty() => scene.world.restart(),
+        Op::TargetDies if !scene.world.is_served() => scene.world.restart(),
         Op::TargetDies => scene.world.crash(),
         Op::Lose(n) => {
             scene.world.lose(scene.member(*n));

@@ -225,10 +225,15 @@ impl World {
         }
     }
 
+    /// A host can reach the volume.
+    pub(crate) fn is_served(&self) -> bool {
+        let served = self.exports.values().any(|e| e.namespaces.as_ref().is_some_and(|ns| !ns.is_empty()));
+        served && self.volume.is_some()
+    }
+
     /// A host writes, if it can.
     pub(crate) fn write(&mut self) {
-        let served = self.exports.values().any(|e| e.namespaces.as_ref().is_some_and(|ns| !ns.is_empty()));
-        if served && self.volume.is_some() {
+        if self.is_served() {
             self.change(|_| {});
         }
     }
