@@ -10,7 +10,7 @@ use vda_reconcile::Fault;
 const HEAD: usize = 132 << 10;
 
 /// Marks that others leave, by offset in bytes (as libblkid knows them).
-const SIGNATURES: [(&str, usize, &[u8]); 16] = [
+const SIGNATURES: [(&str, usize, &[u8]); 18] = [
     ("an ext2, ext3 or ext4 filesystem", 0x438, &[0x53, 0xef]),
     ("an XFS filesystem", 0, b"XFSB"),
     ("a Btrfs filesystem", 0x10040, b"_BHRfS_M"),
@@ -27,6 +27,9 @@ const SIGNATURES: [(&str, usize, &[u8]); 16] = [
     ("a Ceph OSD", 0, b"bluestore block device"),
     ("a DRBD or LINSTOR volume", 4096, b"\x83\x74\x02\x6b"),
     ("an SPDK blobstore that cannot be loaded", 0, b"SPDKBLOB"),
+    // The superblock of vda_dataplane and its copy (docs/lvstore-format.md): damaged, or of a version that is not known here.
+    ("an lvstore that cannot be loaded", 0, b"VDALVSTR"),
+    ("an lvstore that cannot be loaded", 4096, b"VDALVSTR"),
 ];
 
 /// What the first bytes of a medium say that it holds; `None`: nothing that is known.
@@ -52,7 +55,7 @@ pub(crate) async fn inspect(filename: &str) -> Result<(), Fault> {
         None => Ok(()),
         Some(what) => {
             let message = format!(
-                "{filename} holds {what}: it is not formatted. If nothing on it is needed, clear it (wipefs --all {filename}) and it will be used"
+                "{filename} holds {what}: it is not formatted. If nothing on it is needed, clear it and it will be used (wipefs --all {filename}; what wipefs does not know: dd if=/dev/zero of={filename} bs=1M count=1 conv=notrunc)"
             );
             Err(Fault::refused("inspect", message))
         }

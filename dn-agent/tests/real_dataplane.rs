@@ -423,6 +423,38 @@ async fn a_disk_with_a_filesystem_is_not_formatted_until_it_is_cleared() {
     node.stop_agent().await;
 }
 
+/// What the data plane cannot load, another may: an agent that does not know the disk must not take it for an empty one.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_lvstore_that_cannot_be_loaded_is_not_formatted() {
+    use std::os::unix::fs::FileExt as _;
+    let Some(binary) = binary() else { return };
+    let mut node = Node::start(binary.clone()).await;
+    let path = node.path("disk");
+    node.sync(vec![pd(file(Path::new(&path)), false)], vec![]).await;
+    node.wait("ready", |s| s.pd() == Condition::Ready).await;
+    node.stop_agent().await;
+    node.kill_dataplane().await;
+
+    // The version, in the superblock and in its copy.
+    let disk = std::fs::File::options().read(true).write(true).open(&path).unwrap();
+    for copy in [0, 4096] {
+        disk.write_all_at(&[9], copy + 12).unwrap();
+    }
+    let head = || {
+        let mut head = vec![0; 1 << 20];
+        disk.read_exact_at(&mut head, 0).unwrap();
+        head
+    };
+    let before = head();
+    let mut other = Node::start(binary).await;
+    other.sync(vec![pd(file(Path::new(&path)), false)], vec![]).await;
+    let seen = other.wait("failed", |s| s.pd() == Condition::Failed).await;
+    let message = &seen.pds[0].status.as_ref().unwrap().message;
+    assert!(message.contains("an lvstore that cannot be loaded") && message.contains(&path), "{message}");
+    assert!(head() == before, "nothing was written");
+    other.stop_agent().await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn limits_are_set_and_changed() {
     let Some(binary) = binary() else { return };
