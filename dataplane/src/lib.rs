@@ -11,6 +11,7 @@ pub mod lvstore;
 pub mod nvmf;
 pub mod open_files;
 mod page;
+mod page_buffers;
 pub mod raid;
 pub mod rpc;
 mod socket;

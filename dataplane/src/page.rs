@@ -11,16 +11,21 @@ pub(crate) const PAGE: usize = 4096;
 /// Bytes of a cache line: what addresses should be a multiple of at least.
 pub(crate) const LINE: usize = 64;
 
-/// `len` zeroed bytes that begin at a page and end where their memory ends.
+/// `len` zeroed bytes that begin at a page and, unless the allocator moves what becomes smaller, end where their memory ends.
 pub(crate) fn zeroed(len: usize) -> BytesMut {
     let mut memory = vec![0; len + PAGE];
-    let before = memory.as_ptr().align_offset(PAGE);
+    let mut before = memory.as_ptr().align_offset(PAGE);
     memory.truncate(before + len);
-    // Allocators leave what becomes smaller where it is.
     memory.shrink_to_fit();
+    if memory.as_ptr().align_offset(PAGE) != before {
+        memory = vec![0; len + PAGE];
+        before = memory.as_ptr().align_offset(PAGE);
+    }
     let mut memory = Bytes::from(memory);
     memory.advance(before);
-    memory.try_into_mut().unwrap_or_else(|shared| BytesMut::from(&shared[..]))
+    let mut memory = memory.try_into_mut().unwrap_or_else(|shared| BytesMut::from(&shared[..]));
+    memory.truncate(len);
+    memory
 }
 
 /// Skips up to a cache line of an empty buffer, so that `offset` bytes behind its start a cache line begins.

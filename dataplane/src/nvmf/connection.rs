@@ -204,7 +204,7 @@ impl Connection {
         let before = self.queue.outbox().remaining();
         let sent = poll_send(stream, cx, self.queue.outbox());
         while let Some(payload) = self.queue.outbox().take_spent() {
-            self.target.read_buffers.give(payload);
+            self.target.read_buffers.give_bytes(payload);
         }
         match sent {
             Poll::Ready(Err(e)) => Err(e.into()),

@@ -11,9 +11,9 @@ use vda_nvme::status::Status;
 
 use super::controller::Controller;
 use super::namespace::Busy;
-use super::read_buffers::ReadBuffers;
 use super::reservation;
 use crate::bdev::{Descriptor, IoError, IoType, Waiting};
+use crate::page_buffers::PageBuffers;
 
 /// End of a command.
 pub(super) struct Done {
@@ -43,7 +43,7 @@ pub(super) struct Begun {
 ///
 /// # Errors
 /// The status of a command that is refused.
-pub(super) fn begin(c: &Controller, buffers: &ReadBuffers, r: Request) -> Result<Begun, Status> {
+pub(super) fn begin(c: &Controller, buffers: &PageBuffers, r: Request) -> Result<Begun, Status> {
     if !c.state.borrow().properties.is_ready() {
         return Err(Status::SEQUENCE_ERROR.dnr());
     }
@@ -67,7 +67,7 @@ pub(super) fn begin(c: &Controller, buffers: &ReadBuffers, r: Request) -> Result
 fn submit(
     bdev: &Rc<Descriptor>,
     busy: Busy,
-    buffers: &ReadBuffers,
+    buffers: &PageBuffers,
     r: Request,
 ) -> Result<LocalBoxFuture<'static, Done>, Status> {
     let tag = r.tag;

@@ -16,7 +16,6 @@ mod listener;
 mod logpage;
 mod namespace;
 mod nqn;
-mod read_buffers;
 mod referral;
 mod reservation;
 mod subsystem;
@@ -45,6 +44,7 @@ pub use transport::{TransportOptions, socket_address};
 pub use view::ana_state_from_call;
 
 use crate::bdev::{BdevEvent, ClaimType, Events, IoType, Registry};
+use crate::page_buffers::PageBuffers;
 
 #[cfg(test)]
 #[path = "tests.rs"]
@@ -99,7 +99,7 @@ pub struct Target {
     referrals: RefCell<Vec<referral::Referral>>,
     discovery_generation: Cell<u64>,
     counters: Counters,
-    read_buffers: read_buffers::ReadBuffers,
+    read_buffers: PageBuffers,
     buffers: Rc<buffer_pool::Pool>,
 }
 
@@ -117,7 +117,7 @@ impl Target {
             referrals: RefCell::default(),
             discovery_generation: Cell::new(0),
             counters: Counters::default(),
-            read_buffers: read_buffers::ReadBuffers::default(),
+            read_buffers: PageBuffers::default(),
             buffers: buffer_pool::Pool::new(buffer_pool::DEFAULT_CAPACITY),
         })
     }

@@ -9,11 +9,11 @@ use futures::future::LocalBoxFuture;
 use serde_json::{Value, json};
 use uuid::Uuid;
 
-use super::aligned::{AlignedBuffers, is_aligned};
 use super::engine::{Deallocate, FileEngine};
 use super::medium::Medium;
 use super::{FileModule, FileParams};
 use crate::bdev::{Bdev, IoError, IoFuture, IoType};
+use crate::page_buffers::PageBuffers;
 
 /// Zeros are written in pieces of this size where the file system can not make a hole.
 const ZERO_PIECE: usize = 1024 * 1024;
@@ -25,7 +25,7 @@ static ZEROS: Zeros = Zeros([0; ZERO_PIECE]);
 
 pub(super) struct Disk {
     pub(super) engine: Rc<dyn FileEngine>,
-    pub(super) buffers: Rc<AlignedBuffers>,
+    pub(super) buffers: Rc<PageBuffers>,
     pub(super) medium: Arc<Medium>,
     pub(super) params: FileParams,
     pub(super) block_size: u32,
@@ -42,7 +42,7 @@ impl Disk {
 
     /// Whether the medium takes this buffer as it is.
     fn suits(&self, buf: &[u8]) -> bool {
-        self.medium.direct.is_none_or(|align| is_aligned(buf, align))
+        self.medium.direct.is_none_or(|align| buf.as_ptr().addr().is_multiple_of(align))
     }
 
     fn read_through_copy(&self, offset: u64, mut buf: BytesMut) -> IoFuture<BytesMut> {

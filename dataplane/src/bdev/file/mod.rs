@@ -3,7 +3,6 @@
 //! I/O goes around the page cache (`O_DIRECT`) where the file system lets it, all I/O of a bdev or none; durability comes from
 //! `fdatasync` (flush) and `RWF_DSYNC` (FUA) in either case (`docs/adr/0082-file-io-is-direct.md`).
 
-mod aligned;
 mod disk;
 mod engine;
 mod medium;
@@ -17,13 +16,13 @@ use std::sync::Arc;
 
 use uuid::Uuid;
 
-use self::aligned::AlignedBuffers;
 use self::disk::Disk;
 use self::engine::FileEngine;
 use self::medium::{Medium, file_error};
 use self::pool::ThreadPool;
 use self::ring::Ring;
 use super::{Bdev, BdevError, NewBdev, Registration, Registry};
+use crate::page_buffers::PageBuffers;
 
 /// Which of the two modules a file bdev belongs to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -78,7 +77,7 @@ pub struct FileIo {
 pub struct FileBdevs {
     registry: Registry,
     io: FileIo,
-    buffers: Rc<AlignedBuffers>,
+    buffers: Rc<PageBuffers>,
     pool: Rc<ThreadPool>,
     /// `None` inside if the kernel refuses `io_uring`.
     ring: OnceCell<Option<Rc<Ring>>>,

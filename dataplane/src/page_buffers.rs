@@ -1,7 +1,7 @@
-//! Buffers that data for hosts is read into, used again when it was sent.
+//! Buffers that begin at pages, used again.
 //!
 //! Memory from the allocator would be zeroed for every read and, in the sizes of large I/O, often be fetched from and given back to the
-//! kernel, which costs more than the read itself. What comes out of here holds what was read before, maybe by another host: a bdev
+//! kernel, which costs more than the read itself. What comes out of here holds what was in it before, maybe of another host: a bdev
 //! fills the whole of a buffer or fails ([`crate::bdev::Bdev::read`]), and the data of a read that failed is never sent.
 
 use std::cell::{Cell, RefCell};
@@ -9,7 +9,7 @@ use std::cell::{Cell, RefCell};
 use bytes::{Bytes, BytesMut};
 use vda_nvme::limits::{SMALLEST_BUFFER as SMALLEST, buffer_size};
 
-use crate::page;
+use crate::page::{self, PAGE};
 
 /// Largest buffer that is kept, bytes; sizes are powers of two.
 const LARGEST: usize = 1 << 20;
@@ -17,9 +17,9 @@ const CLASSES: usize = (LARGEST.ilog2() - SMALLEST.ilog2()) as usize + 1;
 /// All that are kept together, bytes.
 const KEPT: usize = 8 << 20;
 
-/// The buffers of one target. They begin at pages.
+/// The free buffers of a target, or of its file bdevs. How many are in use is bounded by the I/O in flight.
 #[derive(Default)]
-pub(super) struct ReadBuffers {
+pub(crate) struct PageBuffers {
     /// By size; each has its whole capacity as length.
     classes: [RefCell<Vec<BytesMut>>; CLASSES],
     bytes: Cell<usize>,
@@ -30,9 +30,9 @@ fn class(len: usize) -> usize {
     (buffer_size(len.max(1)).ilog2() - SMALLEST.ilog2()) as usize
 }
 
-impl ReadBuffers {
+impl PageBuffers {
     /// A buffer of `len` bytes, of any contents.
-    pub(super) fn take(&self, len: usize) -> BytesMut {
+    pub(crate) fn take(&self, len: usize) -> BytesMut {
         let kept = self.classes.get(class(len)).and_then(|c| c.borrow_mut().pop());
         let mut buffer = match kept {
             Some(buffer) => {
@@ -49,11 +49,12 @@ impl ReadBuffers {
         buffer
     }
 
-    /// Takes memory back, if nobody else holds it and there is not enough of it yet.
-    pub(super) fn give(&self, spent: Bytes) {
-        let Ok(mut buffer) = spent.try_into_mut() else { return };
+    /// Takes a buffer back, whole or shortened, if there is not enough memory here yet.
+    pub(crate) fn give(&self, mut buffer: BytesMut) {
         let size = buffer.capacity();
-        let fits = size.is_power_of_two() && (SMALLEST..=LARGEST).contains(&size);
+        let fits = size.is_power_of_two()
+            && (SMALLEST..=LARGEST).contains(&size)
+            && buffer.as_ptr().addr().is_multiple_of(PAGE);
         if !fits || self.bytes.get() + size > KEPT {
             return;
         }
@@ -61,8 +62,15 @@ impl ReadBuffers {
         self.bytes.set(self.bytes.get() + size);
         self.classes[class(size)].borrow_mut().push(buffer);
     }
+
+    /// Takes back what was sent or written from it, if nobody else holds it.
+    pub(crate) fn give_bytes(&self, spent: Bytes) {
+        if let Ok(buffer) = spent.try_into_mut() {
+            self.give(buffer);
+        }
+    }
 }
 
 #[cfg(test)]
-#[path = "read_buffers_tests.rs"]
+#[path = "page_buffers_tests.rs"]
 mod tests;
