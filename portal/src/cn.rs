@@ -19,7 +19,7 @@ use crate::{
     random,
     server::Portal,
     status,
-    users::{self, Of},
+    users::Of,
 };
 
 /// EXP tombstones removed in one transaction.
@@ -114,7 +114,7 @@ impl Portal {
     pub(crate) async fn delete_cn(&self, request: v1::DeleteCnRequest) -> Result<v1::DeleteReply, Status> {
         let call = Call::new("DeleteCn", &request.request_id, &request)?;
         let (force, address) = (request.force, request.address.clone());
-        let reply = self.try_mutate(&call, move |tx| {
+        let reply = self.mutate_used(&call, Of::Cn { address: &address }, move |tx| {
             let request = request.clone();
             async move {
                 let records = load(&tx, &request.address).await?;
@@ -126,13 +126,7 @@ impl Portal {
                 Ok(v1::DeleteReply { revision, id: records.cn.to_string() })
             }
         });
-        let reply = match reply.await {
-            Ok(reply) => reply,
-            Err(error) => {
-                let error = users::named(&self.store, Of::Cn { address: &address }, error).await;
-                return Err(failed(call.method, &error));
-            }
-        };
+        let reply = reply.await?;
         if force && let Ok(cn) = reply.id.parse() {
             self.drop_cn(cn).await.map_err(|e| failed("DeleteCn", &e))?;
         }

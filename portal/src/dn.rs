@@ -19,7 +19,7 @@ use crate::{
     random,
     server::Portal,
     status,
-    users::{self, Of},
+    users::Of,
 };
 
 /// A DN as a transaction sees it.
@@ -89,7 +89,7 @@ impl Portal {
     pub(crate) async fn modify_dn(&self, request: v1::ModifyDnRequest) -> Result<v1::Dn, Status> {
         let call = Call::new("ModifyDn", &request.request_id, &request)?;
         let address = request.address.clone();
-        let changed = self.try_mutate(&call, move |tx| {
+        let changed = self.mutate_used(&call, Of::Dn { address: &address }, move |tx| {
             let request = request.clone();
             async move {
                 let records = load(&tx, &request.address).await?;
@@ -105,13 +105,7 @@ impl Portal {
                 Ok(reply(spec, if delta.is_empty() { records.spec.revision } else { 0 }, capacity, None))
             }
         });
-        match changed.await {
-            Ok(dn) => Ok(self.observed_dn(dn)),
-            Err(error) => {
-                let error = users::named(&self.store, Of::Dn { address: &address }, error).await;
-                Err(failed(call.method, &error))
-            }
-        }
+        Ok(self.observed_dn(changed.await?))
     }
 
     /// Fills in the status, which a transaction does not depend on.

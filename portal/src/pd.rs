@@ -19,7 +19,7 @@ use crate::{
     random,
     server::Portal,
     status,
-    users::{self, Of},
+    users::Of,
 };
 
 fn not_found(dn_address: &str, pd_name: &str) -> Error {
@@ -106,7 +106,8 @@ impl Portal {
     pub(crate) async fn delete_pd(&self, request: v1::DeletePdRequest) -> Result<v1::DeleteReply, Status> {
         let call = Call::new("DeletePd", &request.request_id, &request)?;
         let told = request.clone();
-        let deleted = self.try_mutate(&call, move |tx| {
+        let of = Of::Pd { dn_address: &told.dn_address, pd_name: &told.pd_name };
+        let deleted = self.mutate_used(&call, of, move |tx| {
             let request = request.clone();
             async move {
                 let records = dn::load(&tx, &request.dn_address).await?;
@@ -118,13 +119,7 @@ impl Portal {
                 Ok(v1::DeleteReply { revision, id: pd.to_string() })
             }
         });
-        let reply = match deleted.await {
-            Ok(reply) => reply,
-            Err(error) => {
-                let of = Of::Pd { dn_address: &told.dn_address, pd_name: &told.pd_name };
-                return Err(failed(call.method, &users::named(&self.store, of, error).await));
-            }
-        };
+        let reply = deleted.await?;
         if told.force
             && let Ok(pd) = reply.id.parse()
         {

@@ -135,7 +135,7 @@ fn choose_among(
     dns: &mut BTreeMap<DnId, KnownDn>,
     cns: &mut BTreeMap<CnId, KnownCn>,
 ) -> Result<Chosen<Plan>, Error> {
-    let dn_candidates = dn_candidates(dns);
+    let dn_candidates = dn_candidates(dns.iter());
     let cn_candidates: Vec<_> = cns
         .iter()
         .map(|(cn, known)| CnCandidate { cn: *cn, capacity: &known.capacity, status: known.status.as_ref() })
@@ -165,9 +165,8 @@ fn choose_among(
     Ok(Chosen { plan, pds, cn: placement.cn })
 }
 
-fn dn_candidates(dns: &BTreeMap<DnId, KnownDn>) -> Vec<DnCandidate<'_>> {
-    dns.iter()
-        .map(|(dn, known)| DnCandidate { dn: *dn, capacity: &known.capacity, status: known.status.as_ref() })
+fn dn_candidates<'a>(dns: impl Iterator<Item = (&'a DnId, &'a KnownDn)>) -> Vec<DnCandidate<'a>> {
+    dns.map(|(dn, known)| DnCandidate { dn: *dn, capacity: &known.capacity, status: known.status.as_ref() })
         .collect()
 }
 
@@ -233,21 +232,11 @@ impl Plan {
         let status = Some(vda_model::view::plain(v1::Condition::Pending));
         Ok(v1::Da { spec: Some(record), status, ..v1::Da::default() })
     }
-}
 
-impl Plan {
     /// Places chosen on old knowledge may fit, and yet take the last ones that other arrays need.
     fn costs_no_more(&self, seen: &Seen) -> Result<(), Error> {
         let Some(may_waste) = self.may_waste else { return Ok(()) };
-        let candidates: Vec<_> = seen
-            .dns
-            .iter()
-            .map(|(dn, known, _)| DnCandidate {
-                dn: *dn,
-                capacity: &known.capacity,
-                status: known.status.as_ref(),
-            })
-            .collect();
+        let candidates = dn_candidates(seen.dns.iter().map(|(dn, known, _)| (dn, known)));
         if allocator::cost(&self.new, &candidates, &self.placement).wasted <= may_waste {
             return Ok(());
         }

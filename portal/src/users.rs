@@ -2,14 +2,18 @@
 
 use std::collections::BTreeSet;
 
+use tonic::Status;
 use vda_model::{
     Error,
     ids::{CnId, DnId},
     keys::*,
 };
-use vda_store::{KvError, StmError, Store};
+use vda_store::{Abort, KvError, StmError, Store, Tx};
 
-use crate::mutate::Refused;
+use crate::{
+    mutate::{Call, Refused, Reply, failed},
+    server::Portal,
+};
 
 /// Whose users are named.
 pub(crate) enum Of<'a> {
@@ -26,8 +30,23 @@ pub(crate) enum Of<'a> {
     },
 }
 
+impl Portal {
+    /// As [`Portal::mutate`]; a refusal because of users names them.
+    pub(crate) async fn mutate_used<R, F, Fut>(&self, call: &Call, of: Of<'_>, body: F) -> Result<R, Status>
+    where
+        R: Reply,
+        F: Fn(Tx) -> Fut + Send + Sync + 'static,
+        Fut: Future<Output = Result<R, Abort<Refused>>> + Send + 'static,
+    {
+        match self.try_mutate(call, body).await {
+            Ok(reply) => Ok(reply),
+            Err(error) => Err(failed(call.method, &named(&self.store, of, error).await)),
+        }
+    }
+}
+
 /// `error` with the names of the DAs, if it is a refusal because of users and they can be read.
-pub(crate) async fn named(store: &Store, of: Of<'_>, error: StmError<Refused>) -> StmError<Refused> {
+async fn named(store: &Store, of: Of<'_>, error: StmError<Refused>) -> StmError<Refused> {
     let StmError::Domain(Refused(Error::InUse { resource, by })) = error else { return error };
     let names = match names(store, &of).await {
         Ok(names) if !names.is_empty() => names.into_iter().map(|name| format!("DA {name}")).collect(),
