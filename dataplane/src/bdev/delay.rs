@@ -2,7 +2,7 @@
 
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
-use std::rc::{Rc, Weak};
+use std::rc::Rc;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
@@ -11,8 +11,8 @@ use rand::RngExt;
 use serde_json::{Value, json};
 use uuid::Uuid;
 
-use super::over::{Base, follow};
-use super::{Bdev, BdevError, Examiner, IoError, IoFuture, IoType, NewBdev, Registry};
+use super::over::{Base, WaitsForBases, follow, watch_for_bases};
+use super::{Bdev, BdevError, IoError, IoFuture, IoType, NewBdev, Registry};
 
 /// Module name of delay bdevs.
 pub const MODULE: &str = "delay";
@@ -50,23 +50,14 @@ pub struct DelayBdevs {
     latencies: RefCell<BTreeMap<String, Rc<Cell<Latencies>>>>,
 }
 
-/// Waits for bases. Holds the module weakly: the registry lives longer.
-struct BaseExaminer(Weak<DelayBdevs>);
-
-impl Examiner for BaseExaminer {
-    fn examine_config(&self, registry: &Registry, name: &str) {
-        let Some(module) = self.0.upgrade() else { return };
-        let is_base = |base: &str| registry.canonical_name(base).is_ok_and(|found| found == name);
-        for params in module.waiting().into_iter().filter(|waiting| is_base(&waiting.base_bdev_name)) {
+impl WaitsForBases for DelayBdevs {
+    fn base_came(&self, name: &str, is_it: &dyn Fn(&str) -> bool) {
+        for params in self.waiting().into_iter().filter(|waiting| is_it(&waiting.base_bdev_name)) {
             let delay = params.name.clone();
-            if let Err(error) = module.build(params) {
+            if let Err(error) = self.build(params) {
                 tracing::error!(%delay, base = name, %error, "the delay bdev can not be put over its base");
             }
         }
-    }
-
-    fn examine(&self, _registry: Registry, _name: String) -> LocalBoxFuture<'static, ()> {
-        Box::pin(std::future::ready(()))
     }
 }
 
@@ -78,7 +69,7 @@ impl DelayBdevs {
             wanted: RefCell::default(),
             latencies: RefCell::default(),
         });
-        registry.add_examiner(Rc::new(BaseExaminer(Rc::downgrade(&module))));
+        watch_for_bases(&registry, &module);
         module
     }
 

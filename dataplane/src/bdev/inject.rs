@@ -2,7 +2,7 @@
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
-use std::rc::{Rc, Weak};
+use std::rc::Rc;
 
 use bytes::{Bytes, BytesMut};
 use futures::future::LocalBoxFuture;
@@ -11,8 +11,8 @@ use tokio::sync::Notify;
 use uuid::Uuid;
 use vda_spdk::{ErrorIoType, ErrorType};
 
-use super::over::{Base, follow};
-use super::{Bdev, BdevError, Examiner, IoError, IoFuture, IoType, NewBdev, Registry};
+use super::over::{Base, WaitsForBases, follow, watch_for_bases};
+use super::{Bdev, BdevError, IoError, IoFuture, IoType, NewBdev, Registry};
 
 /// Module name of error bdevs.
 pub const MODULE: &str = "error";
@@ -71,21 +71,12 @@ pub struct ErrorBdevs {
     disks: RefCell<BTreeMap<String, Rc<Shared>>>,
 }
 
-/// Waits for bases. Holds the module weakly: the registry lives longer.
-struct BaseExaminer(Weak<ErrorBdevs>);
-
-impl Examiner for BaseExaminer {
-    fn examine_config(&self, registry: &Registry, name: &str) {
-        let Some(module) = self.0.upgrade() else { return };
-        let is_base = |base: &str| registry.canonical_name(base).is_ok_and(|found| found == name);
-        let waiting = module.waiting().into_iter().find(|waiting| is_base(&waiting.base_name));
-        if let Some(Err(error)) = waiting.map(|params| module.build(&params)) {
+impl WaitsForBases for ErrorBdevs {
+    fn base_came(&self, name: &str, is_it: &dyn Fn(&str) -> bool) {
+        let waiting = self.waiting().into_iter().find(|waiting| is_it(&waiting.base_name));
+        if let Some(Err(error)) = waiting.map(|params| self.build(&params)) {
             tracing::error!(base = name, %error, "the error bdev can not be put over its base");
         }
-    }
-
-    fn examine(&self, _registry: Registry, _name: String) -> LocalBoxFuture<'static, ()> {
-        Box::pin(std::future::ready(()))
     }
 }
 
@@ -97,7 +88,7 @@ impl ErrorBdevs {
             wanted: Wanted::default(),
             disks: RefCell::default(),
         });
-        registry.add_examiner(Rc::new(BaseExaminer(Rc::downgrade(&module))));
+        watch_for_bases(&registry, &module);
         module
     }
 

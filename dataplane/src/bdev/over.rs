@@ -1,9 +1,11 @@
-//! What bdevs that stand over exactly one other have in common: the claim on it, and going away with it.
+//! What bdevs that stand over exactly one other have in common: the claim on it, going away with it, and coming when it comes.
 
 use std::cell::RefCell;
-use std::rc::Rc;
+use std::rc::{Rc, Weak};
 
-use super::{BdevError, BdevEvent, ClaimType, Descriptor, Events, IoError, Registration, Registry};
+use futures::future::LocalBoxFuture;
+
+use super::{BdevError, BdevEvent, ClaimType, Descriptor, Events, Examiner, IoError, Registration, Registry};
 
 /// The base of a bdev over another one.
 pub(super) struct Base {
@@ -53,4 +55,30 @@ pub(super) fn follow(mut events: Events, upper: Registration) {
             }
         }
     });
+}
+
+/// A module that remembers what it was asked for, and puts it over its base when that comes.
+pub(super) trait WaitsForBases: 'static {
+    /// A bdev has come; `is_it` says whether a name or alias is its.
+    fn base_came(&self, name: &str, is_it: &dyn Fn(&str) -> bool);
+}
+
+/// Has `module` told of each bdev that comes.
+pub(super) fn watch_for_bases<M: WaitsForBases>(registry: &Registry, module: &Rc<M>) {
+    registry.add_examiner(Rc::new(BaseExaminer(Rc::downgrade(module))));
+}
+
+/// Holds the module weakly: the registry lives longer.
+struct BaseExaminer<M>(Weak<M>);
+
+impl<M: WaitsForBases> Examiner for BaseExaminer<M> {
+    fn examine_config(&self, registry: &Registry, name: &str) {
+        if let Some(module) = self.0.upgrade() {
+            module.base_came(name, &|base| registry.canonical_name(base).is_ok_and(|found| found == name));
+        }
+    }
+
+    fn examine(&self, _registry: Registry, _name: String) -> LocalBoxFuture<'static, ()> {
+        Box::pin(std::future::ready(()))
+    }
 }

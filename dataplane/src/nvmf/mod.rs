@@ -34,6 +34,7 @@ use vda_nvme::DISCOVERY_NQN;
 use vda_nvme::controller::events::Notice;
 use vda_nvme::log::AnaState;
 
+pub use buffer_pool::{LARGE_POOL, SMALL_POOL};
 pub use error::TargetError;
 use listener::ListeningSocket;
 use namespace::{Ids, Namespace};

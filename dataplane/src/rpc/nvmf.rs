@@ -15,8 +15,8 @@ use vda_spdk::{
 use super::{Methods, RpcError, State, config};
 use crate::app::App;
 use crate::nvmf::{
-    NamespaceRequest, SubsystemConfig, Target, TargetError, TransportOptions, ana_state_from_call,
-    socket_address,
+    LARGE_POOL, NamespaceRequest, SMALL_POOL, SubsystemConfig, Target, TargetError, TransportOptions,
+    ana_state_from_call, socket_address,
 };
 
 impl From<TargetError> for RpcError {
@@ -51,8 +51,10 @@ pub(super) fn register(methods: &mut Methods, app: &Rc<App>) {
 /// # Errors
 /// -22 below the minima of `spdk_iobuf_set_opts`.
 fn data_buffers(c: &IobufSetOptions) -> Result<usize, Errno> {
-    let (small, large) = (c.small_pool_count.unwrap_or(8192), c.large_pool_count.unwrap_or(1024));
-    let (small_size, large_size) = (c.small_bufsize.unwrap_or(8 << 10), c.large_bufsize.unwrap_or(132 << 10));
+    let small = c.small_pool_count.unwrap_or(SMALL_POOL.0);
+    let large = c.large_pool_count.unwrap_or(LARGE_POOL.0);
+    let small_size = c.small_bufsize.unwrap_or(SMALL_POOL.1);
+    let large_size = c.large_bufsize.unwrap_or(LARGE_POOL.1);
     if small < 64 || large < 8 || small_size < 4096 || large_size < 8192 {
         return Err(Errno::EINVAL);
     }

@@ -17,16 +17,26 @@ impl ControllerQueue {
         length: u32,
         buffers: &mut impl Buffers,
     ) -> Option<Request> {
-        let held = buffer_size(length as usize);
         // Without others that wait for a buffer it is this one's turn.
-        if self.first_waiting().is_none() && buffers.take(held) {
-            self.execute(tag, sqe.cid, length, held);
-            return Some(Request { tag, sqe, data: Bytes::new(), buffer_len: length });
+        if self.first_waiting().is_none()
+            && let Some(request) = self.begin_read(tag, sqe, length, buffers)
+        {
+            return Some(request);
         }
         self.arrivals += 1;
         self.set(tag, Slot::Waiting { sqe, length, arrival: self.arrivals });
         self.waiting_reads.push_back(tag);
         None
+    }
+
+    /// Gives a command with data for the host out, if there is a buffer.
+    fn begin_read(&mut self, tag: u16, sqe: Sqe, length: u32, buffers: &mut impl Buffers) -> Option<Request> {
+        let held = buffer_size(length as usize);
+        if !buffers.take(held) {
+            return None;
+        }
+        self.execute(tag, sqe.cid, length, held);
+        Some(Request { tag, sqe, data: Bytes::new(), buffer_len: length })
     }
 
     /// The command whose turn it is to get a buffer: the oldest, but for writes that wait for the budget of this connection.
@@ -50,13 +60,9 @@ impl ControllerQueue {
             let tag = self.first_waiting()?;
             match self.slots.get_mut(usize::from(tag))? {
                 &mut Slot::Waiting { sqe, length, .. } => {
-                    let held = buffer_size(length as usize);
-                    if !buffers.take(held) {
-                        return None;
-                    }
+                    let request = self.begin_read(tag, sqe, length, buffers)?;
                     self.waiting_reads.pop_front();
-                    self.execute(tag, sqe.cid, length, held);
-                    return Some(Request { tag, sqe, data: Bytes::new(), buffer_len: length });
+                    return Some(request);
                 }
                 Slot::Receiving { sqe, length, requested, .. } => {
                     let (cccid, length) = (sqe.cid, *length);
