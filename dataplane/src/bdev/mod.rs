@@ -107,6 +107,8 @@ pub trait Bdev: 'static {
 }
 
 #[cfg(test)]
+pub(crate) mod held_disk;
+#[cfg(test)]
 pub(crate) mod sim_disk;
 
 #[cfg(test)]

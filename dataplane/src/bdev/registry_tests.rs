@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use bytes::{Bytes, BytesMut};
 use futures::future::LocalBoxFuture;
 
+use super::held_disk::{self, HeldDisk};
 use super::malloc::{self, MallocParams};
 use super::null::{self, NullParams};
 use super::*;
@@ -205,72 +206,23 @@ fn examine_is_automatic_or_on_demand() {
     });
 }
 
-/// A bdev whose writes hang until told.
-struct Slow(Rc<tokio::sync::Notify>, Rc<RefCell<u32>>);
-
-impl Bdev for Slow {
-    fn product_name(&self) -> &'static str {
-        "slow"
-    }
-    fn module(&self) -> &'static str {
-        "slow"
-    }
-    fn block_size(&self) -> u32 {
-        512
-    }
-    fn num_blocks(&self) -> u64 {
-        8
-    }
-    fn uuid(&self) -> Uuid {
-        Uuid::nil()
-    }
-    fn supports(&self, _io: IoType) -> bool {
-        true
-    }
-    fn driver_specific(&self) -> Value {
-        Value::Null
-    }
-    fn read(&self, _lba: u64, buf: BytesMut) -> IoFuture<BytesMut> {
-        Box::pin(std::future::ready(Ok(buf)))
-    }
-    fn write(&self, _lba: u64, _data: Bytes, _fua: bool) -> IoFuture<()> {
-        let (gate, done) = (Rc::clone(&self.0), Rc::clone(&self.1));
-        Box::pin(async move {
-            gate.notified().await;
-            *done.borrow_mut() += 1;
-            Ok(())
-        })
-    }
-    fn flush(&self) -> IoFuture<()> {
-        Box::pin(std::future::ready(Ok(())))
-    }
-    fn unmap(&self, _lba: u64, _blocks: u64) -> IoFuture<()> {
-        Box::pin(std::future::ready(Ok(())))
-    }
-    fn write_zeroes(&self, _lba: u64, _blocks: u64, _fua: bool) -> IoFuture<()> {
-        Box::pin(std::future::ready(Ok(())))
-    }
-}
-
 #[test]
 fn an_io_whose_caller_gave_up_still_ends_and_holds_the_removal_up_until_then() {
     run(|| async {
         let r = Registry::new();
-        let (gate, done) = (Rc::new(tokio::sync::Notify::new()), Rc::new(RefCell::new(0)));
-        let bdev = Rc::new(Slow(Rc::clone(&gate), Rc::clone(&done)));
-        r.register(NewBdev { name: "s".to_owned(), aliases: vec![], bdev }).unwrap();
+        let disk = HeldDisk::register(&r, "s");
         let (d, _e) = r.open("s", true).unwrap();
         let mut write = Box::pin(d.write(0, Bytes::from(vec![0; 512]), false));
         assert!(futures::poll!(&mut write).is_pending());
         drop(write);
         drop(d);
-        let removal = r.unregister("s", "slow").unwrap();
+        let removal = r.unregister("s", held_disk::MODULE).unwrap();
         let mut removal = std::pin::pin!(removal);
         assert!(futures::poll!(&mut removal).is_pending());
-        assert_eq!(*done.borrow(), 0);
-        gate.notify_one();
+        assert_eq!(disk.ended(), 0);
+        disk.let_end(1);
         removal.await;
-        assert_eq!(*done.borrow(), 1);
+        assert_eq!(disk.ended(), 1);
     });
 }
 

@@ -1,16 +1,15 @@
 //! Target and host of this crate against each other over loopback.
 
-use std::cell::RefCell;
 use std::net::{Ipv4Addr, TcpListener};
 
 use bytes::{Bytes, BytesMut};
-use tokio::sync::Notify;
 use tokio::task::LocalSet;
 use vda_nvme::controller::state::KeepAlive;
 use vda_nvme::digest::Digests;
 use vda_spdk::MultipathMode;
 
 use super::*;
+use crate::bdev::held_disk::HeldDisk;
 use crate::bdev::malloc::{self, MallocParams};
 use crate::bdev::nvme::{Attach, Multipath, NvmeError, NvmeModule};
 use crate::bdev::{Bdev, IoError, IoFuture, NewBdev, Registration};
@@ -194,76 +193,11 @@ fn io_moves_to_the_path_that_becomes_optimized() {
     });
 }
 
-/// A bdev whose writes wait until they are released.
-struct Stuck {
-    release: Rc<Notify>,
-    held: Rc<Cell<bool>>,
-    begun: Rc<RefCell<usize>>,
-    ended: Rc<RefCell<usize>>,
-}
-
-impl Bdev for Stuck {
-    fn product_name(&self) -> &'static str {
-        "Stuck disk"
-    }
-    fn module(&self) -> &'static str {
-        "stuck"
-    }
-    fn block_size(&self) -> u32 {
-        512
-    }
-    fn num_blocks(&self) -> u64 {
-        128
-    }
-    fn uuid(&self) -> Uuid {
-        Uuid::from_u128(99)
-    }
-    fn supports(&self, _: IoType) -> bool {
-        true
-    }
-    fn driver_specific(&self) -> serde_json::Value {
-        serde_json::json!({})
-    }
-    fn read(&self, _: u64, buf: BytesMut) -> IoFuture<BytesMut> {
-        Box::pin(async move { Ok(buf) })
-    }
-    fn write(&self, _: u64, _: Bytes, _: bool) -> IoFuture<()> {
-        let (release, held) = (Rc::clone(&self.release), Rc::clone(&self.held));
-        let (begun, ended) = (Rc::clone(&self.begun), Rc::clone(&self.ended));
-        Box::pin(async move {
-            *begun.borrow_mut() += 1;
-            while held.get() {
-                release.notified().await;
-            }
-            *ended.borrow_mut() += 1;
-            Ok(())
-        })
-    }
-    fn flush(&self) -> IoFuture<()> {
-        Box::pin(async { Ok(()) })
-    }
-    fn unmap(&self, _: u64, _: u64) -> IoFuture<()> {
-        Box::pin(async { Ok(()) })
-    }
-    fn write_zeroes(&self, _: u64, _: u64, _: bool) -> IoFuture<()> {
-        Box::pin(async { Ok(()) })
-    }
-}
-
 #[test]
 fn remove_host_is_a_fence_even_with_a_stuck_write() {
     run(async {
         let f = fixture();
-        let (release, held) = (Rc::new(Notify::new()), Rc::new(Cell::new(true)));
-        let (begun, ended) = (Rc::new(RefCell::new(0)), Rc::new(RefCell::new(0)));
-        let stuck = Stuck {
-            release: Rc::clone(&release),
-            held: Rc::clone(&held),
-            begun: Rc::clone(&begun),
-            ended: Rc::clone(&ended),
-        };
-        let new = NewBdev { name: "stuck".into(), aliases: vec![], bdev: Rc::new(stuck) };
-        f.registry.register(new).expect("registered");
+        let disk = HeldDisk::register(&f.registry, "stuck");
         f.target.remove_ns(NQN, 1).await.expect("removed");
         f.target
             .add_ns(NQN, &NamespaceRequest { bdev_name: "stuck".into(), ..Default::default() })
@@ -271,7 +205,7 @@ fn remove_host_is_a_fence_even_with_a_stuck_write() {
         let (group, ns) = attach(&f, host()).await;
         let writing = Rc::clone(&ns);
         tokio::task::spawn_local(async move { writing.write(0, pattern(1, 512), false).await });
-        eventually(|| *begun.borrow() == 1).await;
+        eventually(|| disk.begun() == 1).await;
 
         let short = Some(Duration::from_millis(50));
         let refused = f.target.remove_host(NQN, HOST, short).await;
@@ -286,16 +220,15 @@ fn remove_host_is_a_fence_even_with_a_stuck_write() {
         let still = f.target.remove_host(NQN, HOST, short).await;
         assert!(matches!(still, Err(TargetError::RemovalTimeout { .. })));
 
-        held.set(false);
-        release.notify_waiters();
+        disk.let_end(2);
         f.target.remove_host(NQN, HOST, None).await.expect("now it is a fence");
-        assert_eq!(*ended.borrow(), 1, "what was in flight has ended");
+        assert_eq!(disk.ended(), 1, "what was in flight has ended");
         assert!(f.target.show_qpairs(NQN).expect("shown").is_empty());
         assert_eq!(
             f.target.remove_host(NQN, HOST, None).await.map_err(|e| e.to_string()),
             Err("Internal error".into())
         );
-        assert_eq!(*begun.borrow(), 1, "nothing came in after the fence");
+        assert_eq!(disk.begun(), 1, "nothing came in after the fence");
         group.close().await;
     });
 }
