@@ -3,6 +3,7 @@
 #
 # That kernel comes without NVMe. The modules are built from the very source it was built from: Debian's linux-source package in the
 # version that user-mode-linux names in its Built-Using field. The package is downloaded and partly unpacked, not installed.
+# Where an archive does not have that version any more, the nearest one of the same stable series is taken, and said.
 # Does nothing if DIR holds what this script would build. Takes about half a minute.
 set -euo pipefail
 out=$(realpath -m "$1")
@@ -32,7 +33,14 @@ else
   apt-get download -q "$source=$version" || {
     # The lists may be missing, or older than the archive.
     apt-get update -qq
-    apt-get download -q "$source=$version"
+    apt-get download -q "$source=$version" || {
+      offered=$(apt-cache madison "$source" | cut -d'|' -f2 | tr -d ' ' | sort -Vu)
+      nearest=$(printf '%s\n%s\n' "$offered" "$version" | sort -V | grep -A1 -Fx "$version" | tail -n 1)
+      [ "$nearest" != "$version" ] || nearest=$(tail -n 1 <<<"$offered")
+      [ -n "$nearest" ] || { echo "no version of $source can be downloaded" >&2; exit 1; }
+      echo "$source $version is not to be had: building from $nearest" >&2
+      apt-get download -q "$source=$nearest"
+    }
   }
   dpkg-deb --fsys-tarfile "$source"_*.deb | tar x --to-stdout "./usr/src/$source.tar.xz" >source.tar.xz
 fi
@@ -41,6 +49,10 @@ xz --decompress --stdout --threads=0 source.tar.xz | tar x --strip-components=1 
   "$source/Makefile" "$source/Kbuild" '*/Kconfig*' '*/Makefile*' '*/Kbuild*' "$source/include/*" "$source/scripts/*" \
   "$source/arch/um/*" "$source/arch/x86/*" "$source/drivers/nvme/*" "$source/kernel/bounds.c" "$source/kernel/time/timeconst.bc" \
   "$source/tools/include/*" "$source/security/selinux/include/*" "$source/security/apparmor/*.h"
+
+# Of another version of the series, the modules say that they are of the kernel's: within a stable series that is nearly always true, and if
+# not, the guest's boot fails.
+sed -i "s/^SUBLEVEL = .*/SUBLEVEL = ${release##*.}/" Makefile
 
 linux.uml --showconfig 2>/dev/null | sed -n '/^#/,$p' >.config
 scripts/config -m NVME_TCP -e NVME_MULTIPATH -e NVME_VERBOSE_ERRORS
