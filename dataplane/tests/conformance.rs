@@ -15,6 +15,8 @@ mod compare;
 mod exceptions;
 #[path = "conformance/host.rs"]
 mod host;
+#[path = "conformance/nvme.rs"]
+mod nvme;
 #[path = "conformance/scenario.rs"]
 mod scenario;
 #[path = "conformance/target.rs"]
@@ -145,4 +147,28 @@ fn lvol_external() {
 #[test]
 fn lvol_writer() {
     scenario::run("lvol_writer", include_str!("conformance/lvol_writer.jsonl"));
+}
+
+/// Reservations: every command in good and bad orders, under every type, by three hosts; what each of them may do meanwhile.
+#[test]
+fn reservations() {
+    scenario::run("reservations", include_str!("conformance/reservations.jsonl"));
+}
+
+/// Preemption, and what hosts are told: events, the notification log, the mask.
+#[test]
+fn reservation_notices() {
+    scenario::run("reservation_notices", include_str!("conformance/reservation_notices.jsonl"));
+}
+
+/// Reservations and registrations after the target was killed, and the file that they are in.
+#[test]
+fn reservation_persistence() {
+    scenario::run("reservation_persistence", include_str!("conformance/reservation_persistence.jsonl"));
+}
+
+/// Preempt and Abort is answered when what the preempted host had begun has ended.
+#[test]
+fn preempt_and_abort() {
+    scenario::run("preempt_and_abort", include_str!("conformance/preempt_and_abort.jsonl"));
 }

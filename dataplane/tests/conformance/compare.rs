@@ -56,6 +56,15 @@ impl Bindings {
         out + rest
     }
 
+    /// The text of an answer, with the directory and the ports as placeholders again.
+    pub(crate) fn unfill(&self, text: &str) -> String {
+        let ports = self.ports.iter().map(|(name, port)| (name, port.number().to_string()));
+        let text = text.replace(&self.dir, "${dir}");
+        ports.fold(text, |text, (name, port)| {
+            text.replace(&format!("\"{port}\""), &format!("\"${{port:{name}}}\""))
+        })
+    }
+
     pub(crate) fn fill_all(&mut self, texts: &[String]) -> Vec<String> {
         texts.iter().map(|text| self.fill_text(text)).collect()
     }

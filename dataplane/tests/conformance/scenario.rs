@@ -11,9 +11,17 @@
 //!   it has no answer yet. `{"answered": NAME, "result" or "error": ...}`: waits for the answer.
 //! - `{"on": TARGET, "send": TEXT, "answers": [...]}`: raw bytes on a connection of their own, with the values answered; `"any_order"`
 //!   when they may come in any. `"closes": true`: the target closes the connection instead.
+//! - `{"connect": HOST, "port": NAME, "nqn": ..., "hostnqn": ..., "hostid": ...}`: a controller with one I/O queue, for single NVMe commands; with
+//!   `"refused": STATUS` it is refused. `{"disconnect": HOST}`.
+//! - `{"by": HOST, "io" or "admin": COMMAND, ..., "answer": {...}}`: an NVMe command and every field of its answer, see `nvme.rs`. With `"as": NAME` it
+//!   is not waited for: `{"pending": NAME}`: it has no answer yet; `{"came": NAME, "answer": {...}}`: waits for the answer.
+//! - `{"json": NAME, "content": ...}`: the file `${dir}/NAME` has this value.
+//!
+//! A step whose answer is left out is recorded: with `VDA_CONFORMANCE_RECORD=DIR` all lines are written to `DIR/SCENARIO.jsonl` with their answers.
 
 use std::collections::BTreeMap;
 use std::fs::File;
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
@@ -23,6 +31,7 @@ use serde_json::{Value, json};
 use super::compare::{Bindings, Difference};
 use super::exceptions::Exceptions;
 use super::host::Host;
+use super::nvme::{NvmeCommand, NvmeHost, Token, Who};
 use super::target::{Connection, Target};
 
 /// How long `until` repeats a call.
@@ -46,6 +55,23 @@ enum Step {
     Answered(Answered),
     Call(Call),
     Send(Send),
+    Connect(Connect),
+    Disconnect { disconnect: String },
+    Nvme(Box<NvmeCommand>),
+    Pending { pending: String },
+    Came { came: String, answer: Option<Value> },
+    Json { json: String, content: Option<Value> },
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Connect {
+    connect: String,
+    port: String,
+    nqn: String,
+    hostnqn: String,
+    hostid: uuid::Uuid,
+    refused: Option<String>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -108,8 +134,12 @@ struct Run {
     targets: BTreeMap<String, Target>,
     hosts: BTreeMap<String, Host>,
     asked: BTreeMap<String, Asked>,
+    nvme_hosts: BTreeMap<String, NvmeHost>,
+    begun: BTreeMap<String, (Token, Box<NvmeCommand>)>,
     exceptions: Exceptions,
     failures: Vec<String>,
+    /// The answer to the step under way, in the form of a scenario, if it had none.
+    recorded: Option<(&'static str, Value)>,
 }
 
 /// Runs a scenario to its end, then fails with everything that was not as recorded.
@@ -117,12 +147,34 @@ pub(crate) fn run(name: &str, lines: &str) {
     let dir = tempfile::tempdir().unwrap();
     let bindings = Bindings::new(dir.path());
     let exceptions = Exceptions::of(name);
-    let (targets, hosts, asked) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
-    let mut run = Run { dir, bindings, targets, hosts, asked, exceptions, failures: Vec::new() };
+    let mut run = Run {
+        dir,
+        bindings,
+        targets: BTreeMap::new(),
+        hosts: BTreeMap::new(),
+        asked: BTreeMap::new(),
+        nvme_hosts: BTreeMap::new(),
+        begun: BTreeMap::new(),
+        exceptions,
+        failures: Vec::new(),
+        recorded: None,
+    };
+    let mut record = String::new();
     for (at, line) in lines.lines().enumerate() {
         let step: Step =
             serde_json::from_str(line).unwrap_or_else(|e| panic!("{name}:{}: {e}: {line}", at + 1));
         run.step(at + 1, step);
+        record += &match run.recorded.take() {
+            Some((field, value)) => {
+                let (line, value) =
+                    (line.strip_suffix('}').unwrap(), run.bindings.unfill(&value.to_string()));
+                format!("{line},\"{field}\":{value}}}\n")
+            }
+            None => format!("{line}\n"),
+        };
+    }
+    if let Some(dir) = std::env::var_os("VDA_CONFORMANCE_RECORD") {
+        std::fs::write(Path::new(&dir).join(format!("{name}.jsonl")), record).unwrap();
     }
     if std::env::var_os("VDA_SPDK_TGT").is_none() {
         let what = "docs/spdk-compatibility.md lists a difference that does not happen";
@@ -179,7 +231,78 @@ impl Run {
             Step::Answered(answered) => self.answered(line, &answered),
             Step::Call(call) => self.call(line, &call),
             Step::Send(send) => self.send(line, &send),
+            Step::Connect(connect) => self.connect(line, &connect),
+            Step::Disconnect { disconnect } => drop(self.nvme_hosts.remove(&disconnect).unwrap()),
+            Step::Nvme(command) => self.nvme(line, command),
+            Step::Pending { pending } => {
+                let (token, command) = &self.begun[&pending];
+                if !self.nvme_hosts.get_mut(&command.by).unwrap().is_pending(*token) {
+                    self.failures.push(format!("line {line}: {pending} is answered already"));
+                }
+            }
+            Step::Came { came, answer } => {
+                let (token, command) = self.begun.remove(&came).unwrap();
+                let got = self.nvme_hosts.get_mut(&command.by).unwrap().end(token, &command);
+                self.compare(line, &command.name(), "answer", answer, got);
+            }
+            Step::Json { json, content } => {
+                let text = std::fs::read(self.dir.path().join(&json)).unwrap_or_default();
+                let got = match text[..] {
+                    [] => "empty, or not there".into(),
+                    _ => serde_json::from_slice(&text).unwrap(),
+                };
+                self.compare(line, &json, "content", content, got);
+            }
         }
+    }
+
+    fn connect(&mut self, line: usize, c: &Connect) {
+        let who = Who {
+            port: self.bindings.fill_text(&format!("${{port:{}}}", c.port)).parse().unwrap(),
+            nqn: c.nqn.clone(),
+            hostnqn: c.hostnqn.clone(),
+            hostid: c.hostid,
+        };
+        let refused = match NvmeHost::connect(&who) {
+            Ok(host) => {
+                self.nvme_hosts.insert(c.connect.clone(), host);
+                None
+            }
+            Err(status) => Some(format!("{:x}/{:02x}", status.sct(), status.sc())),
+        };
+        if refused != c.refused {
+            self.failures
+                .push(format!("line {line}: {} connects: {refused:?}, not {:?}", c.connect, c.refused));
+        }
+    }
+
+    fn nvme(&mut self, line: usize, mut command: Box<NvmeCommand>) {
+        let host = self.nvme_hosts.get_mut(&command.by).unwrap();
+        let token = host.begin(&command);
+        if let Some(name) = command.r#as.clone() {
+            self.begun.insert(name, (token, command));
+            return;
+        }
+        let got = host.end(token, &command);
+        let answer = command.answer.take();
+        self.compare(line, &command.name(), "answer", answer, got);
+    }
+
+    /// Compares what no method answered; `name` is its method in the table of differences.
+    fn compare(&mut self, line: usize, name: &str, field: &'static str, expected: Option<Value>, got: Value) {
+        let Some(expected) = expected else {
+            assert!(is_recording(), "line {line}: no recorded answer");
+            self.recorded = Some((field, got));
+            return;
+        };
+        // The data plane is the only target that exceptions are for; these steps have one target.
+        let target = self.targets.keys().next().cloned().unwrap_or_default();
+        let mut differences = self.differences(&target, name, &expected, &got);
+        // Whether a host may try again is no matter of a single command.
+        differences
+            .retain(|d| d.path != "dnr" || self.is_spdk(&target) || !self.exceptions.allow("(nvme)", d));
+        let report = |d: &Difference| self.failures.push(describe(line, &target, name, d));
+        differences.iter().for_each(report);
     }
 
     fn ended(&mut self, line: usize, what: &str, exit: i32, (code, said): &(Option<i32>, String)) {
@@ -215,6 +338,12 @@ impl Run {
 
     fn call(&mut self, line: usize, call: &Call) {
         let request = self.request(line, &call.call, call.params.as_ref());
+        if call.result.is_none() && call.error.is_none() && is_recording() {
+            let got = self.targets.get_mut(&call.on).unwrap().exchange(&request);
+            let field = if got["error"].is_null() { "result" } else { "error" };
+            self.recorded = Some((field, got[field].clone()));
+            return;
+        }
         let expected = expected(line, call.result.as_ref(), call.error.as_ref());
         // After a difference what follows may never come: it is only reported.
         let patience = if self.failures.is_empty() { PATIENCE } else { Duration::ZERO };
@@ -245,11 +374,16 @@ impl Run {
         for difference in &mut differences {
             difference.path = difference.path.trim_start_matches('.').to_owned();
         }
-        // What a data plane says of itself also shows in what an SPDK connected to it says.
-        if Target::spdk(target).is_none() || std::env::var_os("VDA_SPDK_TARGETS").is_some() {
+        if !self.is_spdk(target) {
             differences.retain(|difference| !self.exceptions.allow(method, difference));
         }
         differences
+    }
+
+    /// Whether a target has to answer as recorded, without exceptions. What a data plane says of itself also shows in what an SPDK
+    /// connected to it says.
+    fn is_spdk(&self, target: &str) -> bool {
+        Target::spdk(target).is_some() && std::env::var_os("VDA_SPDK_TARGETS").is_none()
     }
 
     fn send(&mut self, line: usize, send: &Send) {
@@ -271,6 +405,10 @@ impl Run {
         let report = |d: &Difference| self.failures.push(describe(line, &send.on, &send.send, d));
         differences.iter().for_each(report);
     }
+}
+
+fn is_recording() -> bool {
+    std::env::var_os("VDA_CONFORMANCE_RECORD").is_some()
 }
 
 /// The recorded answer to the request of a line.

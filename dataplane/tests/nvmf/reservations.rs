@@ -179,5 +179,11 @@ fn reservations_persist_where_that_was_asked_for() {
         }
         std::fs::write(&file, text).expect("written");
         add_with(&f, &file).expect("a refusal leaves the bdev free");
+
+        // SPDK empties the file when nothing is to persist.
+        f.target.remove_ns(NQN, 1).await.expect("removed");
+        std::fs::write(&file, "").expect("written");
+        add_with(&f, &file).expect("nothing is held");
+        assert_eq!(report(&mut a.io).await, (0, vec![]));
     });
 }
