@@ -2,7 +2,7 @@
 # The long forms of the tests that draw at random, each with a seed of its own that it prints. About two hours on 2 cores. Goes on after a
 # failure, tells at the end what failed, and then exits with 1.
 #
-#   VDA_SEED=n          the seed (drawn otherwise); the same one repeats a night
+#   VDA_SEED=n          the seed (drawn otherwise); the same one repeats a night. A test that fails prints how to repeat it alone.
 #   VDA_NIGHT_SCALE=10  how many per cent of it (100)
 set -euo pipefail
 . "$(dirname "$0")/setup.sh"
@@ -12,8 +12,8 @@ install_packages
 seed=${VDA_SEED:-$(od -An -N4 -tu4 /dev/urandom | tr -d ' ')}
 scale=${VDA_NIGHT_SCALE:-100}
 of() { echo $((($1 * scale + 99) / 100)); }
-export PROPTEST_RNG_SEED=$seed VDA_FUZZ_SEED=$seed VDA_KILL_SEED=$seed VDA_CHAOS_SEED=$seed
-say "VDA_SEED=$seed"
+export VDA_SEED=$seed PROPTEST_RNG_SEED=$seed VDA_FUZZ_SEED=$seed VDA_KILL_SEED=$seed VDA_CHAOS_SEED=$seed
+say "repeat with: VDA_SEED=$seed VDA_NIGHT_SCALE=$scale scripts/nightly.sh"
 
 failed=()
 long() { # long NAME VARIABLE=VALUE... ARGUMENTS OF nextest...
@@ -31,6 +31,6 @@ long "mirrors" "VDA_RAID_CYCLES=$(of 3000)" "${nextest[@]}" -p vda-dataplane rai
 long "fuzzing" "VDA_FUZZ_SECONDS=$(of 600)" "${nextest[@]}" -p vda-fuzz
 long "chaos" "VDA_CHAOS_CYCLES=$(of 200)" "${nextest[@]}" -p vda-integration -E 'test(chaos)'
 
-title "Summary of VDA_SEED=$seed"
+title "Summary of VDA_SEED=$seed VDA_NIGHT_SCALE=$scale"
 [ ${#failed[@]} -eq 0 ] || { printf 'FAILED: %s\n' "${failed[@]}"; exit 1; }
 say "all passed"

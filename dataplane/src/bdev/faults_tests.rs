@@ -8,7 +8,8 @@ use vda_spdk::{ErrorIoType, ErrorType};
 use super::delay::{DelayBdevs, DelayParams, Latencies};
 use super::inject::{ErrorBdevs, ErrorParams, Injection};
 use super::malloc::{self, MallocParams};
-use super::{BdevError, Descriptor, IoError, Registry};
+use super::null::{self, NullParams};
+use super::{BdevError, BdevEvent, Descriptor, IoError, Registry};
 
 /// Microseconds that no test waits.
 const FOR_EVER: u64 = 3_600_000_000;
@@ -110,5 +111,34 @@ fn what_is_pending_ends_when_its_bdev_is_deleted() {
         assert!(at_once(pending).await.is_some(), "it is pending still");
         drop(bdev);
         assert!(at_once(gone).await.is_some(), "it is not deleted");
+    });
+}
+
+/// What a disk grows by can be used through what stands over it, and whoever has that open is told, each time.
+#[test]
+fn growth_passes_through_delay_and_error_bdevs() {
+    on_reactor(async {
+        let registry = Registry::new();
+        let (delays, faults) = (DelayBdevs::new(registry.clone()), ErrorBdevs::new(registry.clone()));
+        let base = NullParams { name: "n0".to_owned(), num_blocks: 256, block_size: 4096, uuid: None };
+        let base = null::create(&registry, base).unwrap();
+        let (name, base_bdev_name) = ("d0".to_owned(), "n0".to_owned());
+        let latencies = Latencies::default();
+        delays.create(DelayParams { name, base_bdev_name, latencies, uuid: None }).unwrap();
+        faults.create(ErrorParams { base_name: "d0".to_owned(), uuid: None }).unwrap();
+        let (delay, mut of_delay) = registry.open("d0", false).unwrap();
+        let (error, mut of_error) = registry.open("EE_d0", false).unwrap();
+        for mib in [2, 5] {
+            base.resize(mib).unwrap();
+            assert_eq!(at_once(of_delay.recv()).await.flatten(), Some(BdevEvent::Resized));
+            assert_eq!(at_once(of_error.recv()).await.flatten(), Some(BdevEvent::Resized));
+            let blocks = mib * 256;
+            for bdev in [&delay, &error] {
+                assert_eq!(bdev.num_blocks(), blocks, "{bdev:?}");
+                bdev.read(blocks - 1, BytesMut::zeroed(4096)).await.unwrap();
+                let beyond = bdev.read(blocks, BytesMut::zeroed(4096)).await;
+                assert_eq!(beyond, Err(IoError::InvalidRange), "{bdev:?}");
+            }
+        }
     });
 }

@@ -172,3 +172,30 @@ fn another_parent_waits_for_copies_from_the_old_one() {
         b.balance();
     });
 }
+
+/// Who opens an lvol while it shrinks is not told that something was written which is then cut off.
+#[test]
+fn a_write_to_an_lvol_that_shrinks_waits_and_is_refused_beyond_the_end() {
+    run(|b| async move {
+        b.module.resize("lvs/v", 2).await.unwrap();
+        let (last, kept) = (2 * 256 - 1, 5);
+        b.open("v").write(last, filled(3, 1), false).await.unwrap();
+        b.hold_next_write();
+        let mut shrink = std::pin::pin!(b.module.resize("lvs/v", 1));
+        assert!(after_a_while(shrink.as_mut()).await.is_pending());
+        let opened = b.open("v");
+        let mut writes = std::pin::pin!(futures::future::join(
+            opened.write(last, filled(4, 1), false),
+            opened.write(kept, filled(4, 1), false),
+        ));
+        assert!(after_a_while(writes.as_mut()).await.is_pending(), "it did not wait for the administrator");
+        b.let_go();
+        let (shrunk, (cut_off, written)) = futures::join!(shrink, writes);
+        shrunk.unwrap();
+        assert_eq!((cut_off, written), (Err(IoError::InvalidRange), Ok(())));
+        drop(opened);
+        b.module.resize("lvs/v", 2).await.unwrap();
+        assert_eq!((b.byte("v", last).await, b.byte("v", kept).await), (0, 4));
+        b.balance();
+    });
+}

@@ -191,6 +191,9 @@ impl LvolModule {
         let in_use = volume.as_ref().is_some_and(Registration::is_busy);
         let record = store.state.borrow().plan_resize(&store.layout, id, clusters, in_use)?;
         let Some(record) = record else { return Ok(()) };
+        // Who opens it now must not be told of a write to what is being cut off.
+        let is_shrink = store.state.borrow().lvols.get(&id).is_some_and(|l| clusters < l.clusters);
+        let _frozen = if is_shrink { Some(store.gate(id).freeze().await) } else { None };
         store.commit(record, Order::Durable).await?;
         if let Some(volume) = volume {
             volume.notify_resize();

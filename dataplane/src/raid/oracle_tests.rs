@@ -5,8 +5,8 @@
 //! After the end of a process the mirror is assembled as the control plane does it: of one member that was in sync, whichever, and the
 //! others are rebuilt. Members are disks of other machines: they keep what they have in their caches when the process is killed.
 //!
-//! `VDA_RAID_CYCLES=n` runs n seeds; a failure names its seed, and `VDA_RAID_SEED=s` repeats it: all that is random comes from the
-//! seed, and there is no clock.
+//! `VDA_RAID_CYCLES=n` runs n seeds, from `VDA_SEED` on; a failure names its seed, and `VDA_RAID_SEED=s` repeats it: all that is random
+//! comes from the seed, and there is no clock.
 
 use std::collections::BTreeMap;
 
@@ -398,10 +398,20 @@ fn no_acknowledged_byte_is_lost_and_members_in_sync_are_the_same() {
     let number = |name| std::env::var(name).ok().and_then(|s| s.parse::<u64>().ok());
     let repeated = number("VDA_RAID_SEED");
     let cycles = number("VDA_RAID_CYCLES").unwrap_or(100);
-    let seeds = repeated.map_or(0..cycles, |seed| seed..seed + 1);
+    let first = number("VDA_SEED").unwrap_or(0);
+    let seeds = repeated.map_or(first..first + cycles, |seed| seed..seed + 1);
+    println!("seeds {seeds:?}");
     for seed in seeds {
-        if let Err(e) = history(seed, repeated.is_some()) {
-            panic!("VDA_RAID_SEED={seed}: {e}");
+        let repeat =
+            format!("repeat with VDA_RAID_SEED={seed} cargo nextest run -p vda-dataplane raid::oracle");
+        let history = std::panic::AssertUnwindSafe(|| history(seed, repeated.is_some()));
+        match std::panic::catch_unwind(history) {
+            Ok(Ok(())) => {}
+            Ok(Err(e)) => panic!("{repeat}: {e}"),
+            Err(panic) => {
+                eprintln!("{repeat}");
+                std::panic::resume_unwind(panic);
+            }
         }
     }
 }

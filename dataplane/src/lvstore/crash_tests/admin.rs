@@ -1,20 +1,20 @@
-//! Creates, renames, resizes and deletes volumes that no host has, gives them other parents, makes them read-only and copies them; takes
-//! snapshots of all, and makes clones leave their parents.
+//! Creates, renames and resizes volumes that no host has, gives them other parents, makes them read-only and copies them; deletes
+//! volumes and takes snapshots of all, makes clones leave their parents, and grows the lvstore.
 
 use std::rc::Rc;
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use rand::RngExt;
 use rand::rngs::SmallRng;
 
-use super::model::{Allowed, Shared, Vol, stamp_of, zeros};
-use super::{BLOCK, End, LOOKED_AT, LVS, external_stamp};
-use crate::bdev::Registry;
-use crate::lvstore::{LvolClear, LvolError, LvolModule};
+use super::machine::Booted;
+use super::model::{Allowed, Shared, Vol, contents, external, reach, zeros};
+use super::resizer::{leave_parent, resize};
+use super::{BLOCK, End, LVS, PER_MIB};
+use crate::lvstore::{LvolClear, LvolError};
 
 pub(super) struct Admin {
-    pub(super) registry: Registry,
-    pub(super) module: Rc<LvolModule>,
+    pub(super) booted: Rc<Booted>,
     pub(super) model: Shared,
     pub(super) end: End,
     /// Volumes that no host has.
@@ -31,20 +31,22 @@ impl Admin {
                 (!vols.is_empty()).then(|| vols[self.rng.random_range(0..vols.len())])
             };
             match (self.rng.random_range(0..16), pick, any) {
-                (0 | 1, Some(n), _) => self.delete(n).await,
+                (0, Some(n), _) => self.delete(self.idle[n]).await,
+                (1, _, Some(id)) if self.rng.random_bool(0.5) => self.delete(id).await,
                 (2, Some(n), _) => self.rename(self.idle[n]).await,
                 (3, Some(n), _) => {
-                    let mib = self.rng.random_range(0..3);
-                    self.resize(self.idle[n], mib).await;
+                    let mib = self.rng.random_range(0..=3);
+                    resize(&self.booted.module, &self.model, self.idle[n], mib).await;
                 }
                 (4 | 5, _, Some(id)) => self.snapshot(id).await,
                 (6, Some(n), _) => self.clone_of(self.idle[n]).await,
                 (7, ..) => self.clone_external().await,
-                (8, _, Some(id)) => self.leave_parent(id, true).await,
-                (9, _, Some(id)) => self.leave_parent(id, false).await,
+                (8, _, Some(id)) => leave_parent(&self.booted.module, &self.model, id, true).await,
+                (9, _, Some(id)) => leave_parent(&self.booted.module, &self.model, id, false).await,
                 (10 | 11, Some(n), _) => self.other_parent(self.idle[n]).await,
                 (12, Some(n), _) if self.rng.random_bool(0.3) => self.set_read_only(self.idle[n]).await,
                 (13, Some(n), _) => self.shallow_copy(self.idle[n]).await,
+                (14, ..) => self.grow_store().await,
                 _ => {
                     let thin = self.rng.random_bool(0.7);
                     self.create(thin).await;
@@ -61,8 +63,12 @@ impl Admin {
         f(self.model.borrow_mut().vols.get_mut(&id).unwrap())
     }
 
+    fn somebody_leaves(&self) -> bool {
+        self.model.borrow().vols.values().any(|v| v.leaving > 0)
+    }
+
     /// A volume that is about to be made.
-    fn begin(&self, mib: u64, blocks: Vec<Allowed>) -> (u64, String) {
+    fn begin(&self, mib: Vec<u64>, blocks: Vec<Allowed>) -> (u64, String) {
         let mut model = self.model.borrow_mut();
         let id = model.fresh();
         let name = format!("v{id}");
@@ -88,24 +94,32 @@ impl Admin {
 
     async fn create(&mut self, thin: bool) {
         // There is room for one thick one at a time.
-        let (id, name) = self.begin(1, zeros());
+        let (id, name) = self.begin(vec![1], zeros());
         let clear = [LvolClear::Unmap, LvolClear::WriteZeroes, LvolClear::None][self.rng.random_range(0..3)];
-        let created = self.module.create(LVS, &name, 1, thin, clear).await;
+        let created = self.booted.module.create(LVS, &name, 1, thin, clear).await;
         self.made(id, created);
     }
 
-    async fn delete(&mut self, n: usize) {
-        let id = self.idle[n];
+    /// Whoever has it open loses it.
+    async fn delete(&mut self, id: u64) {
+        if self.vol(id).must_be_absent {
+            return;
+        }
         let alias = self.with(id, |v| {
             v.may_be_absent = true;
             v.alias()
         });
-        match self.module.delete(&alias).await {
+        let busy = self.somebody_leaves();
+        match self.booted.module.delete(&alias).await {
             Ok(()) => {
                 self.with(id, |v| v.must_be_absent = true);
-                self.idle.remove(n);
+                self.idle.retain(|idle| *idle != id);
             }
             Err(LvolError::HasClones { .. }) => self.with(id, |v| v.may_be_absent = false),
+            // It, or who descends from it, leaves its parent.
+            Err(LvolError::Busy { .. }) if busy || self.somebody_leaves() => {
+                self.with(id, |v| v.may_be_absent = false);
+            }
             Err(e) => panic!("{e}"),
         }
     }
@@ -117,37 +131,26 @@ impl Admin {
             v.alias()
         });
         let read_only = self.vol(id).read_only;
-        match self.module.rename(&old, &new).await {
+        match self.booted.module.rename(&old, &new).await {
             Ok(()) => self.with(id, |v| v.names = vec![new]),
             Err(LvolError::ReadOnly { .. }) if read_only => self.with(id, |v| v.names.truncate(1)),
             Err(e) => panic!("{e}"),
         }
     }
 
-    async fn resize(&mut self, id: u64, mib: u64) {
-        if self.vol(id).read_only {
+    /// The base bdev grows, and the lvstore takes all that it has.
+    async fn grow_store(&mut self) {
+        let (before, metadata) = (self.booted.clusters(), self.model.borrow().metadata);
+        if before >= self.model.borrow().grows_to {
             return;
         }
-        let alias = self.with(id, |v| {
-            v.mib.push(mib);
-            if mib == 0 {
-                // What is cut off comes back as zeros.
-                v.blocks.iter_mut().for_each(|a| a.after.push(0));
-            }
-            v.alias()
-        });
-        let done = self.module.resize(&alias, mib).await;
-        self.with(id, |v| match done {
-            Ok(()) => {
-                v.mib = vec![mib];
-                if mib == 0 {
-                    v.blocks.fill(Allowed::default());
-                }
-            }
-            Err(_) => {
-                v.mib.pop();
-            }
-        });
+        self.booted.grow().await;
+        let whole = self.booted.base_clusters() - metadata;
+        self.model.borrow_mut().clusters = (before, whole);
+        self.booted.module.grow_store(LVS).await.unwrap();
+        // There are not so many holes that the metadata could not tell of it.
+        assert_eq!(self.booted.clusters(), whole, "the lvstore did not grow with the base bdev");
+        self.model.borrow_mut().clusters = (whole, whole);
     }
 
     async fn snapshot(&mut self, of: u64) {
@@ -162,11 +165,17 @@ impl Admin {
             coming: Vec::new(),
         };
         let blocks = taking.blocks.into_iter().zip(taking.after).map(found).collect();
-        let (id, name) = self.begin(origin.mib[0], blocks);
+        let (id, name) = self.begin(origin.mib.clone(), blocks);
         self.with(id, |v| v.read_only = true);
         self.with(of, |v| v.taking = Some(id));
-        let taken = self.module.snapshot(&origin.alias(), &name).await;
+        let busy = self.somebody_leaves();
+        let taken = self.booted.module.snapshot(&origin.alias(), &name).await;
         self.with(of, |v| v.taking = None);
+        if let Err(LvolError::Busy { .. }) = taken {
+            assert!(busy || self.somebody_leaves(), "the origin is not busy");
+            self.model.borrow_mut().vols.remove(&id);
+            return;
+        }
         if self.made(id, taken) {
             // It is durable with what was acknowledged before.
             self.with(id, |v| v.blocks.iter_mut().for_each(|a| a.after.clone_from(&a.now)));
@@ -174,16 +183,14 @@ impl Admin {
         }
     }
 
-    /// Reads a volume that nobody writes: from then on it holds that.
+    /// Reads a volume that nobody writes: from then on it holds that, and has that size.
     async fn look(&self, id: u64) {
         let vol = self.vol(id);
-        if vol.mib[0] == 0 {
-            return;
-        }
-        let (desc, _events) = self.registry.open(&vol.alias(), false).unwrap();
-        let got = desc.read(0, BytesMut::zeroed((LOOKED_AT * BLOCK) as usize)).await.unwrap();
-        for (n, block) in got.chunks(BLOCK as usize).enumerate() {
-            let found = stamp_of(block);
+        let (desc, _events) = self.booted.registry.open(&vol.alias(), false).unwrap();
+        let mib = desc.num_blocks() / PER_MIB;
+        assert!(vol.mib.contains(&mib), "v{id} has {mib} MiB, not one of {:?}", vol.mib);
+        self.with(id, |v| v.has_size(mib));
+        for (n, found) in contents(&desc).await.unwrap().into_iter().enumerate() {
             let allowed = &vol.blocks[n].now;
             assert!(allowed.contains(&found), "v{id} block {n}: {found} not in {allowed:?}");
             self.with(id, |v| v.blocks[n] = Allowed::of(found));
@@ -196,15 +203,15 @@ impl Admin {
         }
         self.look(of).await;
         let snapshot = self.vol(of);
-        let (id, name) = self.begin(snapshot.mib[0], snapshot.blocks.clone());
-        let made = self.module.clone_lvol(&snapshot.alias(), &name).await;
+        let alias = snapshot.alias();
+        let (id, name) = self.begin(snapshot.mib, snapshot.blocks);
+        let made = self.booted.module.clone_lvol(&alias, &name).await;
         self.made(id, made);
     }
 
     async fn clone_external(&mut self) {
-        let blocks = (0..LOOKED_AT).map(|n| Allowed::of(external_stamp(n))).collect();
-        let (id, name) = self.begin(1, blocks);
-        let made = self.module.clone_bdev("ext", "lvs", &name).await;
+        let (id, name) = self.begin(vec![1], external());
+        let made = self.booted.module.clone_bdev("ext", "lvs", &name).await;
         self.made(id, made);
     }
 
@@ -220,26 +227,26 @@ impl Admin {
             let fits = |v: &&Vol| v.read_only && v.mib == vol.mib && !v.may_be_absent && v.names != vol.names;
             model.vols.values().filter(fits).cloned().collect()
         };
-        let external: Vec<_> = (0..LOOKED_AT).map(|n| Allowed::of(external_stamp(n))).collect();
+        let external = external();
         let parent = self.rng.random_range(0..=parents.len());
         let below = parents.get(parent).map_or(&external, |p| &p.blocks);
         self.with(id, |v| {
-            for (block, below) in v.blocks.iter_mut().zip(below) {
+            for (block, below) in v.blocks[..reach(vol.mib[0])].iter_mut().zip(below) {
                 block.after.extend(&below.now);
                 block.now.extend(&below.now);
             }
         });
         let done = match parents.get(parent) {
-            Some(parent) => self.module.set_parent(&vol.alias(), &parent.alias()).await,
-            None => self.module.set_parent_bdev(&vol.alias(), "ext").await,
+            Some(parent) => self.booted.module.set_parent(&vol.alias(), &parent.alias()).await,
+            None => self.booted.module.set_parent_bdev(&vol.alias(), "ext").await,
         };
         match done {
             Ok(()) => {
                 self.with(id, |v| v.blocks.iter_mut().for_each(|a| a.after.clone_from(&a.now)));
                 self.look(id).await;
             }
-            // It does not fit, or is that already.
-            Err(LvolError::Invalid { .. } | LvolError::Exists { .. }) => {
+            // It does not fit, or is that already; or one that descends from it leaves its parent.
+            Err(LvolError::Invalid { .. } | LvolError::Exists { .. } | LvolError::Busy { .. }) => {
                 self.with(id, |v| v.blocks = vol.blocks);
             }
             Err(e) => panic!("{e}"),
@@ -248,7 +255,7 @@ impl Admin {
 
     async fn set_read_only(&mut self, id: u64) {
         self.with(id, |v| v.read_only = true);
-        self.module.set_read_only(&self.vol(id).alias()).await.unwrap();
+        self.booted.module.set_read_only(&self.vol(id).alias()).await.unwrap();
     }
 
     /// The copy has what the volume has itself, and elsewhere what was there before.
@@ -258,43 +265,26 @@ impl Admin {
         }
         self.look(id).await;
         let before = u64::MAX;
-        let pattern = Bytes::from(vec![0xff; (LOOKED_AT * BLOCK) as usize]);
-        self.registry.open("copy", true).unwrap().0.write(0, pattern, false).await.unwrap();
+        let mib = self.vol(id).mib[0];
+        let pattern = Bytes::from(vec![0xff; (mib * PER_MIB * BLOCK) as usize]);
+        self.booted.registry.open("copy", true).unwrap().0.write(0, pattern, false).await.unwrap();
         let vol = self.vol(id);
-        let number = self.module.start_shallow_copy(&vol.alias(), "copy").await.unwrap();
+        let number = self.booted.module.start_shallow_copy(&vol.alias(), "copy").await.unwrap();
         loop {
-            let status = self.module.check_shallow_copy(number).unwrap();
+            let status = self.booted.module.check_shallow_copy(number).unwrap();
             assert_eq!(status.error, None);
             if status.done {
                 break;
             }
             tokio::task::yield_now().await;
         }
-        let (copy, _events) = self.registry.open("copy", false).unwrap();
-        let got = copy.read(0, BytesMut::zeroed((LOOKED_AT * BLOCK) as usize)).await.unwrap();
-        for (n, block) in got.chunks(BLOCK as usize).enumerate() {
-            let (found, allowed) = (stamp_of(block), &vol.blocks[n].now);
+        let (copy, _events) = self.booted.registry.open("copy", false).unwrap();
+        for (n, found) in contents(&copy).await.unwrap().into_iter().take(reach(mib)).enumerate() {
+            let allowed = &vol.blocks[n].now;
             assert!(
                 found == before || allowed.contains(&found),
                 "copy of v{id} block {n}: {found} not in {allowed:?}"
             );
-        }
-    }
-
-    /// Changes nothing that can be seen.
-    async fn leave_parent(&mut self, id: u64, all: bool) {
-        let vol = self.vol(id);
-        if vol.must_be_absent {
-            return;
-        }
-        let left = match all {
-            true => self.module.inflate(&vol.alias()).await,
-            false => self.module.decouple_parent(&vol.alias()).await,
-        };
-        match left {
-            Ok(()) | Err(LvolError::NoSpace | LvolError::Invalid { .. }) => {}
-            Err(LvolError::Io(crate::bdev::IoError::NoSpace)) => {}
-            Err(e) => panic!("{e}"),
         }
     }
 }

@@ -71,7 +71,7 @@ fn a_freed_cluster_is_used_again_only_when_the_record_that_freed_it_is_durable()
     let full = SimDisk::new(3, BLOCK as u32, DISK_BLOCKS[1]);
     block_on(async {
         let b = boot(&full).await;
-        b.module.create_store(params()).await.unwrap();
+        b.module.create_store(params("disk")).await.unwrap();
         create(&b, "new").await;
         write(&b, "new", 0, 5, PER_CLUSTER).await;
         b.module.snapshot("lvs/new", "s").await.unwrap();
@@ -117,7 +117,7 @@ fn a_checkpoint_is_flushed_before_its_journal_is_used() {
         let disk = SimDisk::new(operations, BLOCK as u32, DISK_BLOCKS[0]);
         block_on(async {
             let b = boot(&disk).await;
-            b.module.create_store(params()).await.unwrap();
+            b.module.create_store(params("disk")).await.unwrap();
         });
         let disk = disk.after_power_cut_with(operations, |_| true);
         until_power_off(&disk, |disk| async move {
@@ -140,7 +140,7 @@ fn a_copied_cluster_is_durable_before_it_is_mapped() {
         let disk = SimDisk::new(operations, BLOCK as u32, DISK_BLOCKS[0]);
         block_on(async {
             let b = boot(&disk).await;
-            b.module.create_store(params()).await.unwrap();
+            b.module.create_store(params("disk")).await.unwrap();
             create(&b, "v").await;
             write(&b, "v", 0, 7, 2 * PER_CLUSTER).await;
             b.module.snapshot("lvs/v", "s").await.unwrap();
@@ -175,7 +175,7 @@ fn what_follows_a_lost_journal_page_never_comes_back() {
     let names = |b: &Booted| b.module.lvols(None).unwrap().into_iter().map(|l| l.name).collect::<Vec<_>>();
     block_on(async {
         let b = boot(&disk).await;
-        b.module.create_store(params()).await.unwrap();
+        b.module.create_store(params("disk")).await.unwrap();
         for name in ["a", "b", "c"] {
             create(&b, name).await;
         }
