@@ -9,6 +9,7 @@ use std::time::Instant;
 use bytes::{Bytes, BytesMut};
 use uuid::Uuid;
 
+use super::qos::Place;
 use super::registry::Entry;
 use super::stats::IoClass;
 use super::{BdevError, IoError, IoFuture, IoType};
@@ -252,18 +253,16 @@ impl Descriptor {
         admitted: Result<(), IoError>,
         begin: B,
     ) -> impl Future<Output = Result<T, IoError>> + use<T, B> {
-        let start = if admitted.is_ok() { self.entry.throttle.admit(class, bytes) } else { None };
-        let wait = start.is_some().then(Waiting::default);
+        let turn = if admitted.is_ok() { Turn::of(&self.entry, class, bytes) } else { None };
+        let wait = turn.is_some().then(Waiting::default);
         self.wait.replace(wait.clone());
         let entry = Rc::clone(&self.entry);
         let inflight = admitted.is_ok().then(|| InFlight::begin(Rc::clone(&entry)));
         async move {
             admitted?;
             let begun = Instant::now();
-            if let Some(start) = start {
-                let mut turn = Turn { entry: &entry, class, bytes, came: false };
-                entry.throttle.wait(class, bytes, start).await;
-                turn.came = true;
+            if let Some(turn) = turn {
+                turn.comes().await;
             }
             if entry.orphaned.get() >= MAX_ORPHANS {
                 fewer_orphans(&entry).await;
@@ -308,18 +307,33 @@ impl Drop for Orphan {
     }
 }
 
-/// The place of an I/O under a limit; given back if the I/O is dropped before its turn comes.
-struct Turn<'a> {
-    entry: &'a Entry,
+/// The place of an I/O that a limit holds back; given back if the I/O is dropped before its turn comes, even before it was polled.
+struct Turn {
+    entry: Rc<Entry>,
     class: IoClass,
     bytes: u64,
+    place: Place,
     came: bool,
 }
 
-impl Drop for Turn<'_> {
+impl Turn {
+    /// `None` if the I/O may begin at once.
+    fn of(entry: &Rc<Entry>, class: IoClass, bytes: u64) -> Option<Self> {
+        let place = entry.throttle.admit(class, bytes, Instant::now())?;
+        Some(Self { entry: Rc::clone(entry), class, bytes, place, came: false })
+    }
+
+    async fn comes(mut self) {
+        let entry = Rc::clone(&self.entry);
+        entry.throttle.wait(self.class, self.bytes, &mut self.place).await;
+        self.came = true;
+    }
+}
+
+impl Drop for Turn {
     fn drop(&mut self) {
         if !self.came {
-            self.entry.throttle.refund(self.class, self.bytes);
+            self.entry.throttle.refund(self.class, self.bytes, self.place);
         }
     }
 }

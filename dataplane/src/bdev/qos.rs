@@ -110,7 +110,17 @@ struct Buckets {
 pub(super) struct Throttle {
     limits: Cell<QosLimits>,
     buckets: RefCell<Option<Box<Buckets>>>,
+    /// How often the limits were set: what was booked before is of no account after.
+    epoch: Cell<u64>,
     changed: Notify,
+}
+
+/// The place of an I/O that a limit holds back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Place {
+    /// When it may start.
+    pub(super) start: Instant,
+    epoch: u64,
 }
 
 impl Throttle {
@@ -129,42 +139,45 @@ impl Throttle {
             })
         });
         self.buckets.replace(buckets);
+        self.epoch.set(self.epoch.get() + 1);
         self.changed.notify_waiters();
     }
 
-    /// Waits for the `start` that was given to an I/O; when the limits change meanwhile it is given another.
-    pub(super) async fn wait(&self, class: IoClass, bytes: u64, start: Instant) {
-        let mut start = Some(start);
-        while let Some(at) = start {
+    /// Waits for the start of the `place` that was given to an I/O; when the limits change it is given another.
+    pub(super) async fn wait(&self, class: IoClass, bytes: u64, place: &mut Place) {
+        loop {
+            let changed = self.changed.notified();
+            if place.epoch != self.epoch.get() {
+                match self.admit(class, bytes, Instant::now()) {
+                    Some(other) => *place = other,
+                    None => return,
+                }
+            }
             tokio::select! {
                 biased;
-                () = self.changed.notified() => start = self.admit(class, bytes),
-                () = tokio::time::sleep_until(at.into()) => return,
+                () = changed => {}
+                () = tokio::time::sleep_until(place.start.into()) => return,
             }
         }
     }
 
-    /// When an I/O of `bytes` may start; `None` means at once.
-    pub(super) fn admit(&self, class: IoClass, bytes: u64) -> Option<Instant> {
+    /// When an I/O of `bytes` may start that comes `now`; `None` means at once.
+    pub(super) fn admit(&self, class: IoClass, bytes: u64, now: Instant) -> Option<Place> {
         let mut borrowed = self.buckets.borrow_mut();
         let b = borrowed.as_deref_mut()?;
-        let now = Instant::now();
         let own = match class {
-            IoClass::Read => Some(&mut b.read),
-            IoClass::Write => Some(&mut b.write),
+            IoClass::Read => &mut b.read,
+            IoClass::Write => &mut b.write,
             IoClass::WriteZeroes | IoClass::Unmap | IoClass::Flush | IoClass::Compare => return None,
         };
-        let mut start = b.ios.admit(1, now).max(b.both.admit(bytes, now));
-        if let Some(own) = own {
-            start = start.max(own.admit(bytes, now));
-        }
-        (start > now).then_some(start)
+        let start = own.admit(bytes, now).max(b.ios.admit(1, now)).max(b.both.admit(bytes, now));
+        (start > now).then(|| Place { start, epoch: self.epoch.get() })
     }
 
     /// Takes back the booking of an I/O that was held back and will never start.
-    pub(super) fn refund(&self, class: IoClass, bytes: u64) {
+    pub(super) fn refund(&self, class: IoClass, bytes: u64, place: Place) {
         let mut borrowed = self.buckets.borrow_mut();
-        let Some(b) = borrowed.as_deref_mut() else { return };
+        let Some(b) = borrowed.as_deref_mut().filter(|_| place.epoch == self.epoch.get()) else { return };
         let own = match class {
             IoClass::Read => &mut b.read,
             IoClass::Write => &mut b.write,
