@@ -99,6 +99,18 @@ fn build(target: &mut Target, dir: &Path, port: &str) {
             "nvmf_subsystem_add_ns",
             json!({"nqn": "nqn.2016-06.io.spdk:s2", "namespace": {"bdev_name": "lvs/thin"}}),
         ),
+        (
+            "nvmf_subsystem_add_ns",
+            json!({"nqn": "nqn.2016-06.io.spdk:s2", "namespace": {"bdev_name": "uring", "nsid": 5, "no_auto_visible": true}}),
+        ),
+        (
+            "nvmf_ns_add_host",
+            json!({"nqn": "nqn.2016-06.io.spdk:s2", "nsid": 5, "host": "nqn.2016-06.io.spdk:h1"}),
+        ),
+        (
+            "nvmf_ns_add_host",
+            json!({"nqn": "nqn.2016-06.io.spdk:s2", "nsid": 5, "host": "nqn.2016-06.io.spdk:h2"}),
+        ),
     ];
     for (method, params) in steps {
         call(target, method, params);
@@ -190,6 +202,10 @@ fn a_saved_configuration_makes_the_same_process() {
         call(&mut target, "bdev_malloc_create", ring);
         build(&mut target, dir.path(), &port);
         let saved = save(&mut target);
+        // No view shows who sees a namespace.
+        let text = saved.to_string();
+        assert_eq!(text.matches("\"nvmf_ns_add_host\"").count(), 2, "{text}");
+        assert!(text.contains("\"no_auto_visible\":true"), "{text}");
         let shown = views(&mut target);
         drop(target);
 

@@ -172,3 +172,9 @@ fn reservation_persistence() {
 fn preempt_and_abort() {
     scenario::run("preempt_and_abort", include_str!("conformance/preempt_and_abort.jsonl"));
 }
+
+/// Namespaces that only some hosts see.
+#[test]
+fn masking() {
+    scenario::run("masking", include_str!("conformance/masking.jsonl"));
+}

@@ -90,6 +90,9 @@ rpc! {
         tgt_name: String,
     }
 
+    /// `nvmf_get_targets`: names of the NVMe-oF targets of the process.
+    NvmfGetTargets = "nvmf_get_targets" -> Vec<String>, { ; }
+
     /// `nvmf_subsystem_add_ns`: exposes a bdev; answers the namespace id.
     NvmfSubsystemAddNs = "nvmf_subsystem_add_ns" -> u32, {
         nqn: String,

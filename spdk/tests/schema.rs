@@ -136,7 +136,7 @@ fn calls_are_those_of_spdk() {
         NvmfSubsystemRemoveListener NvmfSubsystemListenerSetAnaState NvmfSubsystemGetListeners
         NvmfSubsystemGetControllers NvmfSubsystemGetQpairs NvmfGetStats NvmfDiscoveryAddReferral
         NvmfDiscoveryRemoveReferral NvmfDiscoveryGetReferrals NvmfSetConfig NvmfSetMaxSubsystems
-        NvmfSetCrdt
+        NvmfSetCrdt NvmfGetTargets
     );
     assert_eq!(seen, declared_calls(), "calls of this crate that are not checked");
 }
@@ -213,6 +213,6 @@ fn decode_reply(method: &str, result: &Value) -> Value {
         NvmfSubsystemRemoveListener NvmfSubsystemListenerSetAnaState NvmfSubsystemGetListeners
         NvmfSubsystemGetControllers NvmfSubsystemGetQpairs NvmfGetStats NvmfDiscoveryAddReferral
         NvmfDiscoveryRemoveReferral NvmfDiscoveryGetReferrals NvmfSetConfig NvmfSetMaxSubsystems
-        NvmfSetCrdt
+        NvmfSetCrdt NvmfGetTargets
     )
 }

@@ -140,7 +140,7 @@ struct Slices {
 
 impl Slices {
     fn new(l: QosLimits) -> Self {
-        let quota = |rate: u64| (rate > 0).then(|| (rate / 1000) as i64).map(|quota| (quota, quota));
+        let quota = |rate: u64| (rate > 0).then_some((rate / 1000) as i64).map(|quota| (quota, quota));
         let mib = |rate: u64| quota(rate * MIB);
         Self {
             limits: [
@@ -213,8 +213,8 @@ fn begun_by_throttle(limits: QosLimits, hosts: &[Host], millis: u64) -> Vec<u64>
         let place = throttle.admit(hosts[h].class, hosts[h].bytes, now);
         places.push(Reverse((place.map_or(now, |p| p.start), h)));
     };
-    for h in 0..hosts.len() {
-        (0..hosts[h].depth).for_each(|_| come(h, t0, &mut places));
+    for (h, host) in hosts.iter().enumerate() {
+        (0..host.depth).for_each(|_| come(h, t0, &mut places));
     }
     while let Some(Reverse((now, h))) = places.pop().filter(|Reverse((now, _))| *now < end) {
         begun[h] += 1;

@@ -147,7 +147,7 @@ pub(super) struct Controller {
 impl Controller {
     /// The namespace, if it exists and the controller may see it.
     pub(super) fn namespace(&self, nsid: u32) -> Option<Rc<Namespace>> {
-        self.subsystem.namespaces.borrow().get(&nsid).cloned()
+        self.subsystem.namespaces.borrow().get(&nsid).filter(|ns| ns.is_visible_to(&self.hostnqn)).cloned()
     }
 
     pub(super) fn ana_state(&self, group: u32) -> AnaState {

@@ -103,11 +103,14 @@ fn nsid_list(c: &Controller, after: u32) -> Result<Vec<u8>, Status> {
     if after >= 0xffff_fffe {
         return Err(Status::INVALID_NAMESPACE.dnr());
     }
-    Ok(id::encode_nsid_list(c.subsystem.namespaces.borrow().keys().copied(), after))
+    let namespaces = c.subsystem.namespaces.borrow();
+    let seen = namespaces.values().filter(|ns| ns.is_visible_to(&c.hostnqn)).map(|ns| ns.nsid);
+    Ok(id::encode_nsid_list(seen, after))
 }
 
 fn descriptors(c: &Controller, nsid: u32) -> Result<Vec<u8>, Status> {
-    let ns = known(c, nsid)?.ok_or(Status::INVALID_NAMESPACE.dnr())?;
+    // An inactive namespace (Base 3.2.1.4).
+    let ns = known(c, nsid)?.ok_or(Status::INVALID_FIELD.dnr())?;
     Ok(ns.descriptors().encode())
 }
 

@@ -128,7 +128,7 @@ fn effects() -> Vec<u8> {
 
 fn ana(c: &Controller, groups_only: bool) -> Vec<u8> {
     let mut members: BTreeMap<u32, Vec<u32>> = BTreeMap::new();
-    for ns in c.subsystem.namespaces.borrow().values() {
+    for ns in c.subsystem.namespaces.borrow().values().filter(|ns| ns.is_visible_to(&c.hostnqn)) {
         members.entry(ns.ana_group.get()).or_default().push(ns.nsid);
     }
     let group = |(id, nsids)| AnaGroup { id, state: c.ana_state(id), nsids };

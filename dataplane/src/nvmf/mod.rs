@@ -88,6 +88,8 @@ pub struct NamespaceRequest {
     pub ana_group: Option<u32>,
     /// File for reservations that persist through power loss; without they cannot.
     pub ptpl_file: Option<PathBuf>,
+    /// No host sees it until it is shown to one (`nvmf_ns_add_host`).
+    pub no_auto_visible: bool,
 }
 
 /// The target.
@@ -217,10 +219,11 @@ impl Target {
         let nguid = nguid.filter(|id| *id != [0; 16]).or_else(|| Some(*bdev.uuid().as_bytes()));
         let uuid = r.uuid.filter(|u| !u.is_nil()).unwrap_or_else(|| bdev.uuid());
         let reservations = Reserved::load(r.ptpl_file.clone(), bdev.uuid())?;
-        let ns = Rc::new(Namespace::new(nsid, group, Ids { nguid, eui64, uuid }, bdev, reservations));
+        let ids = Ids { nguid, eui64, uuid };
+        let ns = Rc::new(Namespace::new(nsid, group, ids, bdev, reservations, r.no_auto_visible));
         subsystem.namespaces.borrow_mut().insert(nsid, Rc::clone(&ns));
         tokio::task::spawn_local(watch(Rc::downgrade(self), nqn.to_owned(), Rc::downgrade(&ns), events));
-        subsystem.namespace_changed(nsid);
+        subsystem.namespace_changed(&ns);
         Ok(nsid)
     }
 
@@ -232,8 +235,37 @@ impl Target {
         let subsystem = self.subsystem(nqn)?;
         let ns = subsystem.namespaces.borrow_mut().remove(&nsid);
         let ns = ns.ok_or_else(|| TargetError::invalid("nsid", nsid, "no such namespace"))?;
-        subsystem.namespace_changed(nsid);
+        subsystem.namespace_changed(&ns);
         ns.close().await;
+        Ok(())
+    }
+
+    /// `nvmf_ns_add_host`, and with `visible: false` `nvmf_ns_remove_host`: hidden, it answers when the I/O that had begun has ended.
+    ///
+    /// # Errors
+    /// No subsystem or namespace, a malformed name, a namespace that all hosts see.
+    pub async fn set_ns_visible(
+        &self,
+        nqn: &str,
+        nsid: u32,
+        host: &str,
+        visible: bool,
+    ) -> Result<(), TargetError> {
+        let subsystem = self.subsystem(nqn)?;
+        if !nqn::is_valid(host) {
+            return Err(TargetError::invalid("host", host, "malformed NQN"));
+        }
+        let ns = subsystem.namespaces.borrow().get(&nsid).cloned();
+        let ns = ns.ok_or_else(|| TargetError::invalid("nsid", nsid, "no such namespace"))?;
+        let changed = ns.set_visible(host, visible);
+        if changed.ok_or_else(|| TargetError::invalid("nsid", nsid, "all hosts see it"))? {
+            for c in subsystem.all_controllers().iter().filter(|c| c.hostnqn == host) {
+                c.namespace_changed(nsid);
+            }
+            if !visible {
+                ns.drain_begun().await;
+            }
+        }
         Ok(())
     }
 
@@ -439,13 +471,13 @@ async fn watch(target: std::rc::Weak<Target>, nqn: String, ns: std::rc::Weak<Nam
         let (Some(target), Some(ns)) = (target.upgrade(), ns.upgrade()) else { return };
         let Ok(subsystem) = target.subsystem(&nqn) else { return };
         match event {
-            BdevEvent::Resized => subsystem.namespace_changed(ns.nsid),
+            BdevEvent::Resized => subsystem.namespace_changed(&ns),
             BdevEvent::Removed => {
                 tracing::info!(%nqn, nsid = ns.nsid, bdev = %ns.bdev_name, "bdev of a namespace was removed");
                 let ours = subsystem.namespaces.borrow().get(&ns.nsid).is_some_and(|n| Rc::ptr_eq(n, &ns));
                 if ours {
                     subsystem.namespaces.borrow_mut().remove(&ns.nsid);
-                    subsystem.namespace_changed(ns.nsid);
+                    subsystem.namespace_changed(&ns);
                 }
                 ns.close().await;
                 return;

@@ -31,11 +31,23 @@ pub(super) struct Namespace {
     inflight: [Cell<usize>; 2],
     epoch: Cell<usize>,
     idle: Notify,
+    /// Epochs change one after the other.
+    draining: tokio::sync::Mutex<()>,
     pub(super) reservations: Reserved,
+    /// The hosts that see it, the newest first; `None` if all do.
+    seen_by: Option<RefCell<Vec<String>>>,
 }
 
 impl Namespace {
-    pub(super) fn new(nsid: u32, ana_group: u32, ids: Ids, bdev: Descriptor, reservations: Reserved) -> Self {
+    /// With `masked` no host sees it until it is shown to one.
+    pub(super) fn new(
+        nsid: u32,
+        ana_group: u32,
+        ids: Ids,
+        bdev: Descriptor,
+        reservations: Reserved,
+        masked: bool,
+    ) -> Self {
         Self {
             nsid,
             bdev_name: bdev.name().to_owned(),
@@ -45,8 +57,32 @@ impl Namespace {
             inflight: Default::default(),
             epoch: Cell::new(0),
             idle: Notify::new(),
+            draining: tokio::sync::Mutex::default(),
             reservations,
+            seen_by: masked.then(RefCell::default),
         }
+    }
+
+    /// Whether the host sees it.
+    pub(super) fn is_visible_to(&self, hostnqn: &str) -> bool {
+        self.seen_by.as_ref().is_none_or(|hosts| hosts.borrow().iter().any(|host| host == hostnqn))
+    }
+
+    /// The hosts that see it, if not all do.
+    pub(super) fn seen_by(&self) -> Option<Vec<String>> {
+        self.seen_by.as_ref().map(|hosts| hosts.borrow().clone())
+    }
+
+    /// Shows it to a host, or hides it; whether that changed anything. `None` if all hosts see it.
+    pub(super) fn set_visible(&self, hostnqn: &str, visible: bool) -> Option<bool> {
+        let mut hosts = self.seen_by.as_ref()?.borrow_mut();
+        let before = hosts.len();
+        hosts.retain(|host| host != hostnqn);
+        let was = before != hosts.len();
+        if visible {
+            hosts.insert(0, hostnqn.to_owned());
+        }
+        Some(was != visible)
     }
 
     /// The bdev and a guard that counts an I/O until it is dropped; `None` once removed.
@@ -70,13 +106,21 @@ impl Namespace {
         drop(bdev);
     }
 
-    /// Waits for the I/O that has begun until now, not for what begins later. One at a time, see [`Reserved::lock`].
+    /// Waits for the I/O that has begun until now, not for what begins later.
     pub(super) async fn drain_begun(&self) {
+        let _one = self.draining.lock().await;
         let old = self.epoch.get();
+        // An earlier wait that was given up has left its I/O in the other epoch.
+        self.ended(1 - old).await;
         self.epoch.set(1 - old);
+        self.ended(old).await;
+    }
+
+    /// Waits until no I/O of the epoch is in flight.
+    async fn ended(&self, epoch: usize) {
         loop {
             let ended = self.idle.notified();
-            if self.inflight[old].get() == 0 {
+            if self.inflight[epoch].get() == 0 {
                 return;
             }
             ended.await;

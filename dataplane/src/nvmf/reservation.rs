@@ -119,7 +119,8 @@ pub(super) fn begin(c: &Controller, ns: &Rc<Namespace>, r: Request) -> LocalBoxF
                     change.notify.iter().filter(|(_, w)| w.mask_bit() & ns.reservations.mask.get() == 0)
                 {
                     let told = subsystem.all_controllers();
-                    for c in told.iter().filter(|c| c.hostid.as_bytes() == host) {
+                    let sees = |c: &&Rc<Controller>| ns.is_visible_to(&c.hostnqn);
+                    for c in told.iter().filter(|c| c.hostid.as_bytes() == host).filter(sees) {
                         c.reservation_changed(ns.nsid, *what);
                     }
                 }
@@ -161,7 +162,8 @@ fn report(ns: &Namespace, r: &Request) -> Done {
 
 fn namespaces(c: &Controller, nsid: u32) -> Result<Vec<Rc<Namespace>>, Status> {
     if nsid == NSID_ALL {
-        return Ok(c.subsystem.namespaces.borrow().values().cloned().collect());
+        let all = c.subsystem.namespaces.borrow();
+        return Ok(all.values().filter(|ns| ns.is_visible_to(&c.hostnqn)).cloned().collect());
     }
     c.namespace(nsid).map(|ns| vec![ns]).ok_or(Status::INVALID_FIELD.dnr())
 }

@@ -151,10 +151,10 @@ impl Subsystem {
         Some(id)
     }
 
-    /// Tells every host that a namespace appeared, changed or vanished.
-    pub(super) fn namespace_changed(&self, nsid: u32) {
-        for c in self.all_controllers() {
-            c.namespace_changed(nsid);
+    /// Tells every host that sees it that a namespace appeared, changed or vanished.
+    pub(super) fn namespace_changed(&self, ns: &Namespace) {
+        for c in self.all_controllers().iter().filter(|c| ns.is_visible_to(&c.hostnqn)) {
+            c.namespace_changed(ns.nsid);
         }
     }
 

@@ -47,6 +47,11 @@ impl Target {
         Ok(self.subsystems.borrow().iter().map(|s| show_subsystem(s)).collect())
     }
 
+    /// The hosts that see a namespace, if not all do.
+    pub fn namespace_seen_by(&self, nqn: &str, nsid: u32) -> Option<Vec<String>> {
+        self.subsystem(nqn).ok()?.namespaces.borrow().get(&nsid)?.seen_by()
+    }
+
     /// Whether a subsystem reports ANA states.
     pub fn reports_ana(&self, nqn: &str) -> bool {
         self.subsystem(nqn).is_ok_and(|s| s.config.ana_reporting)

@@ -47,7 +47,7 @@ pub(super) fn bad_parameters(method: &str) -> RpcError {
 }
 
 /// The name of the one NVMe-oF target, as SPDK calls it.
-const TARGET: &str = "nvmf_tgt";
+pub(super) const TARGET: &str = "nvmf_tgt";
 
 /// The answer to a `tgt_name` of a target that does not exist, if `params` has one.
 pub(super) fn unknown_target(method: &str, params: &str) -> Option<RpcError> {
@@ -84,6 +84,7 @@ pub(super) fn no_parameters(method: &'static str) -> RpcError {
         "framework_get_subsystems" | "thread_get_stats" | "bdev_nvme_get_transport_statistics" => {
             format!("'{method}' requires no arguments")
         }
+        "nvmf_get_targets" => format!("{method} has no parameters."),
         _ => format!("{method} requires no parameters"),
     })
 }

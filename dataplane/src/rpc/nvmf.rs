@@ -6,12 +6,14 @@ use std::time::Duration;
 use vda_spdk::{
     Errno, IobufSetOptions, NvmfCreateSubsystem, NvmfCreateTransport, NvmfDeleteSubsystem,
     NvmfDiscoveryAddReferral, NvmfDiscoveryGetReferrals, NvmfDiscoveryRemoveReferral, NvmfGetStats,
-    NvmfGetSubsystems, NvmfGetTransports, NvmfSubsystemAddHost, NvmfSubsystemAddListener, NvmfSubsystemAddNs,
-    NvmfSubsystemAllowAnyHost, NvmfSubsystemGetControllers, NvmfSubsystemGetListeners,
-    NvmfSubsystemGetQpairs, NvmfSubsystemListenerSetAnaState, NvmfSubsystemRemoveHost,
-    NvmfSubsystemRemoveListener, NvmfSubsystemRemoveNs, NvmfSubsystemSetNsAnaGroup,
+    NvmfGetSubsystems, NvmfGetTargets, NvmfGetTransports, NvmfNsAddHost, NvmfNsRemoveHost,
+    NvmfSubsystemAddHost, NvmfSubsystemAddListener, NvmfSubsystemAddNs, NvmfSubsystemAllowAnyHost,
+    NvmfSubsystemGetControllers, NvmfSubsystemGetListeners, NvmfSubsystemGetQpairs,
+    NvmfSubsystemListenerSetAnaState, NvmfSubsystemRemoveHost, NvmfSubsystemRemoveListener,
+    NvmfSubsystemRemoveNs, NvmfSubsystemSetNsAnaGroup,
 };
 
+use super::bad_params::TARGET;
 use super::{Methods, RpcError, State, config};
 use crate::app::App;
 use crate::nvmf::{
@@ -127,12 +129,23 @@ fn namespaces(methods: &mut Methods, target: &Rc<Target>) {
             uuid: n.uuid,
             ana_group: n.anagrpid,
             ptpl_file: n.ptpl_file.map(Into::into),
+            no_auto_visible: n.no_auto_visible.unwrap_or(false),
         };
         Ok(t.add_ns(&c.nqn, &request)?)
     });
     let t = Rc::clone(target);
     methods.method::<NvmfSubsystemRemoveNs>(State::Runtime, async move |_, c| {
         t.remove_ns(&c.nqn, c.nsid).await?;
+        Ok(true)
+    });
+    let t = Rc::clone(target);
+    methods.method::<NvmfNsAddHost>(State::Runtime, async move |_, c| {
+        t.set_ns_visible(&c.nqn, c.nsid, &c.host, true).await?;
+        Ok(true)
+    });
+    let t = Rc::clone(target);
+    methods.method::<NvmfNsRemoveHost>(State::Runtime, async move |_, c| {
+        t.set_ns_visible(&c.nqn, c.nsid, &c.host, false).await?;
         Ok(true)
     });
     let t = Rc::clone(target);
@@ -203,6 +216,7 @@ fn views(methods: &mut Methods, target: &Rc<Target>) {
     });
     let t = Rc::clone(target);
     methods.method::<NvmfSubsystemGetQpairs>(State::Runtime, async move |_, c| Ok(t.show_qpairs(&c.nqn)?));
+    methods.method::<NvmfGetTargets>(State::Runtime, async move |_, _| Ok(vec![TARGET.to_owned()]));
     let t = Rc::clone(target);
     methods.method::<NvmfGetStats>(State::Runtime, async move |_, _| Ok(t.show_stats()));
 }

@@ -3,6 +3,7 @@
 mod abort;
 mod fixture;
 mod limits;
+mod masking;
 mod overload;
 mod raw;
 mod recorder;

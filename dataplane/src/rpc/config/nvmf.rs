@@ -2,7 +2,7 @@
 
 use vda_spdk::{
     AnaState, ConfigEntry, ListenAddress, NamespaceParams, NsAnaState, NvmfCreateSubsystem,
-    NvmfCreateTransport, NvmfDiscoveryAddReferral, NvmfListener, NvmfNamespace, NvmfSubsystem,
+    NvmfCreateTransport, NvmfDiscoveryAddReferral, NvmfListener, NvmfNamespace, NvmfNsAddHost, NvmfSubsystem,
     NvmfSubsystemAddHost, NvmfSubsystemAddListener, NvmfSubsystemAddNs, NvmfSubsystemListenerSetAnaState,
     NvmfTransport, SubsystemType, Trid,
 };
@@ -28,8 +28,14 @@ pub(crate) fn calls(target: &Target) -> Vec<ConfigEntry> {
         calls.extend(s.hosts.iter().map(|h| entry(&NvmfSubsystemAddHost::new(s.nqn.clone(), h.nqn.clone()))));
     }
     for s in &subsystems {
-        let namespaces = s.namespaces.iter().flatten();
-        calls.extend(namespaces.map(|ns| entry(&NvmfSubsystemAddNs::new(s.nqn.clone(), namespace(ns)))));
+        for ns in s.namespaces.iter().flatten() {
+            let seen_by = target.namespace_seen_by(&s.nqn, ns.nsid);
+            let call =
+                NamespaceParams { no_auto_visible: seen_by.is_some().then_some(true), ..namespace(ns) };
+            calls.push(entry(&NvmfSubsystemAddNs::new(s.nqn.clone(), call)));
+            let hosts = seen_by.into_iter().flatten().rev();
+            calls.extend(hosts.map(|h| entry(&NvmfNsAddHost::new(s.nqn.clone(), ns.nsid, h))));
+        }
     }
     for s in discovery.iter().chain(&subsystems) {
         let listeners = target.show_listeners(&s.nqn).unwrap_or_default();

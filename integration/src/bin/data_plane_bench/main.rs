@@ -1,6 +1,7 @@
 //! What a data plane does: IOPS and latency over every kind of stack, on one core, beside SPDK in the same run; and what it costs when
 //! it has much to hold and nothing to do.
 
+mod limits;
 mod load;
 mod report;
 mod scale;
@@ -43,6 +44,9 @@ struct Args {
     /// Leave connections, memory and idle cost out
     #[arg(long)]
     no_scale: bool,
+    /// Leave limits of bdevs out
+    #[arg(long)]
+    no_limits: bool,
 }
 
 /// How much is measured, and how.
@@ -89,6 +93,10 @@ async fn main() -> anyhow::Result<()> {
         let scale = scale::measure(&effort).await.context("measuring connections")?;
         (report.idle_cpu_percent, report.rss_mib) = (Some(scale.idle_cpu_percent), Some(scale.rss_mib));
         report.scale = Some(scale);
+    }
+    if !args.no_limits {
+        eprintln!("measuring limits");
+        report.limits = limits::measure(&effort).await.context("measuring limits")?;
     }
     let mut out = std::io::stdout().lock();
     write!(out, "{report}")?;

@@ -4,7 +4,10 @@ use std::fmt;
 
 use serde::Serialize;
 
-use crate::scale::Scale;
+use crate::{
+    limits::{self, Limited},
+    scale::Scale,
+};
 
 #[derive(Debug, Default, Serialize)]
 pub(crate) struct Report {
@@ -14,6 +17,8 @@ pub(crate) struct Report {
     /// With all connections of `scale`, after load on each.
     pub(crate) rss_mib: Option<f64>,
     pub(crate) scale: Option<Scale>,
+    /// What hosts get of the limits of a bdev.
+    pub(crate) limits: Vec<Limited>,
 }
 
 /// One stack under one load: medians over the rounds. `spdk_*` and ratios are null without SPDK.
@@ -77,6 +82,12 @@ impl fmt::Display for Report {
                 }
                 None => writeln!(f, "{:>9} {:>8}  {:>6} {:>9} {:>6}", "-", "-", "-", "-", "-")?,
             }
+        }
+        if !self.limits.is_empty() {
+            writeln!(f, "\n{}", limits::TITLE)?;
+        }
+        for limited in &self.limits {
+            writeln!(f, "{limited}")?;
         }
         match &self.scale {
             Some(scale) => write!(f, "\n{scale}"),
