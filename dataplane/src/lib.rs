@@ -14,5 +14,6 @@ mod page;
 mod page_buffers;
 pub mod raid;
 pub mod rpc;
+mod slabs;
 mod socket;
 pub mod spin;

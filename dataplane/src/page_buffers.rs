@@ -10,9 +10,12 @@ use bytes::{Bytes, BytesMut};
 use vda_nvme::limits::{SMALLEST_BUFFER as SMALLEST, buffer_size};
 
 use crate::page::{self, PAGE};
+use crate::slabs::Slabs;
 
 /// Largest buffer that is kept, bytes; sizes are powers of two.
 const LARGEST: usize = 1 << 20;
+/// From this size on a buffer is cut from a slab, if there is place.
+const LARGE: usize = 32 << 10;
 const CLASSES: usize = (LARGEST.ilog2() - SMALLEST.ilog2()) as usize + 1;
 /// All that are kept together, bytes.
 const KEPT: usize = 8 << 20;
@@ -23,6 +26,7 @@ pub(crate) struct PageBuffers {
     /// By size; each has its whole capacity as length.
     classes: [RefCell<Vec<BytesMut>>; CLASSES],
     bytes: Cell<usize>,
+    slabs: RefCell<Slabs>,
 }
 
 /// Index of the size that holds `len` bytes.
@@ -33,14 +37,9 @@ fn class(len: usize) -> usize {
 impl PageBuffers {
     /// A buffer of `len` bytes, of any contents.
     pub(crate) fn take(&self, len: usize) -> BytesMut {
-        let kept = self.classes.get(class(len)).and_then(|c| c.borrow_mut().pop());
-        let mut buffer = match kept {
-            Some(buffer) => {
-                self.bytes.set(self.bytes.get() - buffer.len());
-                buffer
-            }
-            None => page::zeroed(buffer_size(len)),
-        };
+        let size = buffer_size(len);
+        let cut = (LARGE..=LARGEST).contains(&size).then(|| self.slabs.borrow_mut().take(size)).flatten();
+        let mut buffer = cut.or_else(|| self.kept(size)).unwrap_or_else(|| page::zeroed(size));
         buffer.truncate(len);
         if cfg!(debug_assertions) {
             // A bdev that does not fill all of it shows in every test.
@@ -49,12 +48,19 @@ impl PageBuffers {
         buffer
     }
 
-    /// Takes a buffer back, whole or shortened, if there is not enough memory here yet.
+    fn kept(&self, size: usize) -> Option<BytesMut> {
+        let buffer = self.classes.get(class(size))?.borrow_mut().pop()?;
+        self.bytes.set(self.bytes.get() - buffer.len());
+        Some(buffer)
+    }
+
+    /// Takes a buffer back, whole or shortened, if there is not enough memory here yet. A slab finds out by itself what nobody holds.
     pub(crate) fn give(&self, mut buffer: BytesMut) {
         let size = buffer.capacity();
         let fits = size.is_power_of_two()
             && (SMALLEST..=LARGEST).contains(&size)
-            && buffer.as_ptr().addr().is_multiple_of(PAGE);
+            && buffer.as_ptr().addr().is_multiple_of(PAGE)
+            && !self.slabs.borrow().contain(&buffer);
         if !fits || self.bytes.get() + size > KEPT {
             return;
         }

@@ -1,7 +1,14 @@
 use super::*;
+use crate::slabs;
 
 #[test]
 fn memory_is_used_again() {
+    used_again();
+    slabs::disk_is_there();
+    used_again();
+}
+
+fn used_again() {
     let buffers = PageBuffers::default();
     for len in [512, 4096, 5000, 131_072, 1 << 20] {
         let first = buffers.take(len);
@@ -30,6 +37,29 @@ fn what_somebody_still_holds_is_not_used_again() {
     let at = held.as_ptr();
     buffers.give_bytes(held);
     assert_eq!((buffers.bytes.get(), buffers.take(512).as_ptr()), (4096, at));
+}
+
+/// A slab gives it out again when nobody holds anything of it: kept here too, it would be given to two, or the slab never be free.
+#[test]
+fn what_a_slab_will_give_again_is_not_kept_as_well() {
+    slabs::disk_is_there();
+    let buffers = PageBuffers::default();
+    let first = buffers.take(LARGE);
+    let at = first.as_ptr();
+    buffers.give(first);
+    assert_eq!(buffers.bytes.get(), 0);
+    let again = buffers.take(LARGE);
+    assert_eq!(again.as_ptr(), at);
+    let other = buffers.take(LARGE);
+    assert_ne!(other.as_ptr(), at);
+    // Without a place in a slab it is ordinary memory, which is kept.
+    let full: Vec<_> = (0..=8).map(|_| buffers.take(LARGEST)).collect();
+    let last = full.into_iter().last().expect("some");
+    let ordinary = last.as_ptr();
+    buffers.give_bytes(last.freeze());
+    assert_eq!(buffers.bytes.get(), LARGEST);
+    let full: Vec<_> = (0..8).map(|_| buffers.take(LARGEST)).collect();
+    assert!(full.iter().any(|b| b.as_ptr() == ordinary));
 }
 
 #[test]

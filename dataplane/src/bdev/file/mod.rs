@@ -23,6 +23,7 @@ use self::pool::ThreadPool;
 use self::ring::Ring;
 use super::{Bdev, BdevError, NewBdev, Registration, Registry};
 use crate::page_buffers::PageBuffers;
+use crate::slabs;
 
 /// Which of the two modules a file bdev belongs to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -125,6 +126,9 @@ impl FileBdevs {
             && let Err(reason) = medium.go_direct(block_size)
         {
             tracing::info!(bdev = %params.name, file = %params.filename, %reason, "I/O goes through the page cache");
+        }
+        if medium.direct.is_some() {
+            slabs::disk_is_there();
         }
         Ok((medium, block_size, num_blocks))
     }

@@ -1,5 +1,6 @@
-//! File I/O by `io_uring`, on the reactor: submissions of one turn of the reactor go to the kernel together, and completions
-//! wake the reactor through the ring's own file descriptor. Nothing polls.
+//! File I/O by `io_uring`, on the reactor. A disk that has next to nothing to do gets I/O at once; else submissions of one turn of the
+//! reactor go to the kernel together. Completions wake the reactor through the ring's own file descriptor; while it spins, it looks at the ring itself
+//! (`docs/adr/0093-the-spin-looks-at-the-disk.md`).
 
 use std::cell::{Cell, RefCell};
 use std::os::fd::{AsRawFd, RawFd};
@@ -18,12 +19,15 @@ use super::engine::{Deallocate, FileEngine};
 use super::medium::Medium;
 use super::pool::{fallocate_error, fallocate_flags};
 use crate::bdev::{IoError, IoFuture};
+use crate::spin::{self, Source};
 
 /// Submission queue entries; more I/O than that in one turn is submitted in several calls.
 const ENTRIES: u32 = 256;
 /// So many go to the kernel at once, and not only when the turn is over: a disk that gets all of a deep queue at its end has nothing to do
 /// while the next turn is computed.
 const SUBMIT: usize = 16;
+/// Up to so many in flight go to the kernel at once: the disk works on them while the rest of the turn is computed.
+const AT_ONCE: usize = 3;
 
 /// What must stay where it is while the kernel works on it.
 enum Payload {
@@ -47,6 +51,18 @@ struct Shared {
     slots: RefCell<Slots>,
     unsubmitted: Cell<bool>,
     submit: Notify,
+    /// Begun and not ended.
+    in_flight: Cell<usize>,
+}
+
+impl Source for Shared {
+    fn look(&self) {
+        self.reap();
+    }
+
+    fn in_flight(&self) -> usize {
+        self.in_flight.get()
+    }
 }
 
 #[derive(Default)]
@@ -69,10 +85,6 @@ impl Slots {
         let slot = self.slots[index].take();
         self.free.push(index);
         slot
-    }
-
-    fn in_flight(&self) -> usize {
-        self.slots.iter().flatten().filter(|s| s.result.is_none()).count()
     }
 }
 
@@ -97,12 +109,14 @@ impl Ring {
             slots: RefCell::new(Slots::default()),
             unsubmitted: Cell::new(false),
             submit: Notify::new(),
+            in_flight: Cell::new(0),
         });
         // SAFETY: the descriptor is the ring's, which `drive` keeps alive for longer than `readiness`: both are its arguments, and
         // the later one is dropped first.
         #[allow(unsafe_code)]
         let readiness = unsafe { AsyncFd::register_with_interest(fd, Interest::READABLE) }?;
         tokio::task::spawn_local(drive(Rc::clone(&shared), readiness));
+        spin::watch(&shared);
         Ok(Rc::new(Self(shared)))
     }
 }
@@ -159,7 +173,8 @@ impl Shared {
         }
         let queued = ring.submission().len();
         drop(ring);
-        if queued >= SUBMIT {
+        self.in_flight.set(self.in_flight.get() + 1);
+        if queued >= SUBMIT || self.in_flight.get() <= AT_ONCE {
             self.submit();
         } else if !self.unsubmitted.replace(true) {
             self.submit.notify_one();
@@ -196,7 +211,8 @@ impl Shared {
             let mut slots = self.slots.borrow_mut();
             let Some(slot) = slots.slots[index].as_mut() else { continue };
             slot.result = Some(result);
-            crate::spin::active();
+            self.in_flight.set(self.in_flight.get() - 1);
+            spin::disk_active();
             let waker = slot.waker.take();
             let dead = slot.abandoned.then(|| slots.remove(index));
             drop(slots);
@@ -229,7 +245,7 @@ impl Shared {
 
 impl Drop for Shared {
     fn drop(&mut self) {
-        while self.slots.get_mut().in_flight() > 0 {
+        while self.in_flight.get() > 0 {
             if self.ring.get_mut().submit_and_wait(1).is_err_and(|e| e.raw_os_error() != Some(libc::EINTR)) {
                 // The kernel may still write into the buffers: leaking them is the only safe way out.
                 std::mem::forget(std::mem::take(self.slots.get_mut()));
@@ -366,3 +382,7 @@ impl FileEngine for Ring {
         })
     }
 }
+
+#[cfg(test)]
+#[path = "ring_tests.rs"]
+mod tests;

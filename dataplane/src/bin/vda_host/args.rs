@@ -199,6 +199,9 @@ pub(crate) struct Bench {
     /// How long to measure.
     #[arg(long, default_value = "5s", value_parser = humantime::parse_duration, value_name = "TIME")]
     pub(crate) time: Duration,
+    /// Load for this long before anything is counted.
+    #[arg(long, default_value = "0s", value_parser = humantime::parse_duration, value_name = "TIME")]
+    pub(crate) warm_up: Duration,
     /// Seed of the positions and of the data.
     #[arg(long, default_value_t = 0)]
     pub(crate) seed: u64,

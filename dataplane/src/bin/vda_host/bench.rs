@@ -33,6 +33,9 @@ struct Run<'a> {
     volumes: Vec<Volume>,
     args: &'a Bench,
     next: Cell<u64>,
+    ended: Cell<u64>,
+    /// I/O that begins between these is counted.
+    begin: Instant,
     end: Instant,
     /// Nanoseconds.
     latency: RefCell<Histogram<u64>>,
@@ -68,7 +71,10 @@ impl Run<'_> {
             }
             let ended = Instant::now();
             let nanos = u64::try_from((ended - begun).as_nanos()).unwrap_or(u64::MAX);
-            self.latency.borrow_mut().saturating_record(nanos);
+            self.ended.set(self.ended.get() + 1);
+            if begun >= self.begin {
+                self.latency.borrow_mut().saturating_record(nanos);
+            }
             begun = ended;
         }
         Ok(())
@@ -79,9 +85,9 @@ impl Run<'_> {
     async fn watch(&self) -> anyhow::Result<()> {
         let most = self.args.subsystem.io_timeout;
         loop {
-            let before = self.latency.borrow().len();
+            let before = self.ended.get();
             tokio::time::sleep(most).await;
-            ensure!(self.latency.borrow().len() > before, "no path in time: no I/O ended in {most:?}");
+            ensure!(self.ended.get() > before, "no path in time: no I/O ended in {most:?}");
         }
     }
 }
@@ -111,16 +117,16 @@ pub(crate) async fn bench(a: Bench) -> anyhow::Result<()> {
     if let Some(time) = a.hold {
         tokio::time::sleep(time).await;
     }
-    let begun = Instant::now();
-    let latency = Histogram::new_with_bounds(1, 3_600_000_000_000, 3)?;
-    let end = begun + a.time;
-    let run = Run { volumes, args: &a, next: Cell::new(0), end, latency: RefCell::new(latency) };
+    let latency = RefCell::new(Histogram::new_with_bounds(1, 3_600_000_000_000, 3)?);
+    let begin = Instant::now() + a.warm_up;
+    let (next, ended) = (Cell::new(0), Cell::new(0));
+    let run = Run { volumes, args: &a, next, ended, begin, end: begin + a.time, latency };
     let data = pattern::fill(a.seed, 0, a.io_size as usize);
     tokio::select! {
         done = try_join_all((0..a.depth).map(|_| run.worker(data.clone()))) => drop(done?),
         late = run.watch() => late?,
     }
-    print(&a, &run.latency.borrow(), begun.elapsed());
+    print(&a, &run.latency.borrow(), begin.elapsed());
     futures::future::join_all(groups.iter().map(|g| g.close())).await;
     Ok(())
 }

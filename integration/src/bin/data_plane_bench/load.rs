@@ -1,6 +1,6 @@
 //! Load on a stack: the target on one core, the host on another, ours and SPDK's in turns.
 
-use std::{collections::BTreeMap, process::Stdio, time::Instant};
+use std::{collections::BTreeMap, process::Stdio, time::Duration};
 
 use anyhow::{Context as _, ensure};
 use serde::Deserialize;
@@ -8,7 +8,7 @@ use tokio::process::Command;
 use vda_integration::{Make, Target, program, usage};
 
 use crate::{
-    Effort,
+    Depth, Effort,
     report::{Row, median},
     stack::{self, NQN, Stack},
 };
@@ -22,10 +22,14 @@ const PRIORITY: &str = "10";
 /// Kinds of load: as reported, and as `vda_host bench` calls it.
 const KINDS: &[(&str, &str)] = &[("read", "randread"), ("write", "randwrite"), ("mixed", "randrw")];
 const BLOCKS_KIB: &[u32] = &[4, 128];
+/// Of each turn, at its beginning, not counted: the other's turn has left nothing in the caches, and a reactor that slept has to notice that
+/// sleeping does not pay.
+const WARM_UP: Duration = Duration::from_millis(50);
 
 /// What `vda_host bench -o json` says.
 #[derive(Clone, Copy, Debug, Deserialize)]
 struct Answer {
+    seconds: f64,
     iops: f64,
     p50_us: f64,
     p99_us: f64,
@@ -51,23 +55,27 @@ pub(crate) async fn measure(stack: Stack, effort: &Effort) -> anyhow::Result<Vec
         stack::build(stack, &target, &file).await.with_context(|| format!("building {stack} on {make}"))?;
         // Thin volumes are allocated before anything is measured.
         host(&target, effort, &["write", "--nqn", NQN, "--random", "-o", "json"]).await?;
+        run(&target, effort, ("mixed", 4, 8), effort.warm_up).await.context("warming up")?;
         target.freeze(true);
         targets.push((make, target));
     }
     let mut samples: BTreeMap<Cell, Vec<Vec<Sample>>> = BTreeMap::new();
-    for _ in 0..effort.rounds {
-        for cell in cells(effort) {
-            let mut turn = Vec::new();
-            for (make, target) in &targets {
+    let rounds = effort.depths.iter().map(|d| d.rounds).max().unwrap_or_default();
+    for round in 0..rounds {
+        for (cell, depth) in cells(effort).filter(|(_, depth)| round < depth.rounds) {
+            let mut turn = vec![None; targets.len()];
+            // Each is first in every second round.
+            for n in (0..targets.len()).map(|n| (n + round) % targets.len()) {
+                let (make, target) = &targets[n];
                 target.freeze(false);
-                let sample = run(target, effort, cell).await.with_context(|| format!("{make}, {cell:?}"));
+                let sample = run(target, effort, cell, depth.time).await;
                 target.freeze(true);
-                turn.push(sample?);
+                turn[n] = Some(sample.with_context(|| format!("{make}, {cell:?}"))?);
             }
-            samples.entry(cell).or_default().push(turn);
+            samples.entry(cell).or_default().push(turn.into_iter().flatten().collect());
         }
     }
-    Ok(cells(effort).map(|cell| row(stack, cell, &samples[&cell])).collect())
+    Ok(cells(effort).map(|(cell, _)| row(stack, cell, &samples[&cell])).collect())
 }
 
 /// A data plane on its core.
@@ -82,24 +90,33 @@ pub(crate) async fn start(make: Make, effort: &Effort) -> anyhow::Result<Target>
     Ok(target)
 }
 
-fn cells(effort: &Effort) -> impl Iterator<Item = Cell> {
-    let depths = effort.depths;
+fn cells(effort: &Effort) -> impl Iterator<Item = (Cell, Depth)> {
+    let depths = &effort.depths;
     KINDS.iter().flat_map(move |(kind, _)| {
-        BLOCKS_KIB.iter().flat_map(move |kib| depths.iter().map(move |depth| (*kind, *kib, *depth)))
+        BLOCKS_KIB.iter().flat_map(move |kib| depths.iter().map(move |d| ((*kind, *kib, d.depth), *d)))
     })
 }
 
-async fn run(target: &Target, effort: &Effort, (kind, kib, depth): Cell) -> anyhow::Result<Sample> {
+/// Loads the target for so long.
+async fn run(
+    target: &Target,
+    effort: &Effort,
+    (kind, kib, depth): Cell,
+    time: Duration,
+) -> anyhow::Result<Sample> {
     let load = KINDS.iter().find(|(name, _)| *name == kind).context("a known kind")?.1;
     let (size, depth) = (format!("{kib}KiB"), depth.to_string());
-    let time = format!("{}ms", effort.time.as_millis());
-    let args =
-        ["bench", "--nqn", NQN, "--load", load, "--io-size", &size, "--depth", &depth, "--time", &time];
-    let (before, begun) = (usage::cpu(target.pid())?, Instant::now());
-    let answer = host(target, effort, &[&args[..], &["-o", "json"]].concat()).await?;
+    let (time, warm_up) = (format!("{}ms", time.as_millis()), format!("{}ms", WARM_UP.as_millis()));
+    let args = ["bench", "--nqn", NQN, "--load", load, "--io-size", &size, "--depth", &depth];
+    let times = ["--time", &time, "--warm-up", &warm_up, "-o", "json"];
+    let before = usage::cpu(target.pid())?;
+    let answer = host(target, effort, &[&args[..], &times[..]].concat()).await?;
     let used = usage::cpu(target.pid())? - before;
-    let cpu_percent = used.as_secs_f64() / begun.elapsed().as_secs_f64() * 100.0;
-    Ok(Sample { answer: serde_json::from_str(&answer).context("vda_host bench")?, cpu_percent })
+    let answer: Answer = serde_json::from_str(&answer).context("vda_host bench")?;
+    // What it used while the host started and connected counts as used for the load: of what polls, there is no more than all.
+    let loaded = answer.seconds + WARM_UP.as_secs_f64();
+    let cpu_percent = (used.as_secs_f64() / loaded * 100.0).min(100.0);
+    Ok(Sample { answer, cpu_percent })
 }
 
 /// Runs `vda_host` against the target, on its own core; what it printed.

@@ -29,10 +29,10 @@ struct Args {
     /// Only these stacks
     #[arg(long, value_enum, value_delimiter = ',', value_name = "STACKS")]
     stacks: Vec<Stack>,
-    /// Rounds of each row, in turns with SPDK; medians are reported
+    /// Rounds of each row, in turns with SPDK; medians are reported [default: 9 at depth 1, else 5]
     #[arg(long, value_name = "N")]
     rounds: Option<usize>,
-    /// Milliseconds of each run
+    /// Milliseconds of each turn, besides a part that is not counted [default: 400, at depth 64 600]
     #[arg(long, value_name = "MS")]
     time: Option<u64>,
     /// Run targets and hosts with real-time priority (chrt, needs root): for machines on which others work too
@@ -49,29 +49,43 @@ struct Args {
     no_limits: bool,
 }
 
-/// How much is measured, and how.
-struct Effort {
+/// How often a depth is measured, and for how long. A machine that others use too has spells in which everything is slower: many short
+/// turns put as much of them on one data plane as on the other, and a median of many leaves out those that met the end of one.
+#[derive(Clone, Copy)]
+struct Depth {
+    depth: u16,
     rounds: usize,
     time: Duration,
-    depths: &'static [u16],
+}
+
+/// How much is measured, and how.
+struct Effort {
+    depths: [Depth; 3],
+    /// Load on each data plane before anything is measured: a new process is slower.
+    warm_up: Duration,
     realtime: bool,
     file_dir: PathBuf,
-    /// Subsystems, connections to each.
-    scale: (usize, usize),
+    /// Subsystems, connections to each, and how long all are loaded.
+    scale: (usize, usize, Duration),
     /// How long nothing is done while that is measured.
     idle: Duration,
 }
 
 impl Effort {
     fn new(args: &Args) -> Self {
-        let (rounds, ms, scale, idle) = if args.quick { (1, 200, 100, 2) } else { (3, 1000, 1000, 10) };
+        let depth = |depth: u16, rounds: usize, ms: u64| {
+            let (rounds, ms) = if args.quick { (1, 200) } else { (rounds, ms) };
+            let time = Duration::from_millis(args.time.unwrap_or(ms));
+            Depth { depth, rounds: args.rounds.unwrap_or(rounds).max(1), time }
+        };
+        let (scale, load_ms, idle, warm_up_ms) =
+            if args.quick { (100, 200, 2, 200) } else { (1000, 1000, 10, 4000) };
         Self {
-            rounds: args.rounds.unwrap_or(rounds).max(1),
-            time: Duration::from_millis(args.time.unwrap_or(ms)),
-            depths: &[1, 8, 64],
+            depths: [depth(1, 9, 400), depth(8, 5, 400), depth(64, 5, 600)],
+            warm_up: Duration::from_millis(warm_up_ms),
             realtime: args.realtime,
             file_dir: args.file_dir.clone(),
-            scale: (scale, 4),
+            scale: (scale, 4, Duration::from_millis(load_ms)),
             idle: Duration::from_secs(idle),
         }
     }

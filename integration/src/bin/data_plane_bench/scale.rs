@@ -42,7 +42,7 @@ pub(crate) async fn measure(effort: &Effort) -> anyhow::Result<Scale> {
     let target = load::start(Make::Embedded, effort).await?;
     let pid = target.pid();
     let rss_empty_mib = usage::rss_mib(pid)?;
-    let (subsystems, connections) = effort.scale;
+    let (subsystems, connections, _) = effort.scale;
     let nqns: Vec<String> = (0..subsystems).map(|n| format!("{}:{n}", stack::NQN)).collect();
     target.call("nvmf_create_transport", serde_json::json!({"trtype": "TCP"})).await?;
     for (n, nqn) in nqns.iter().enumerate() {
@@ -86,7 +86,7 @@ async fn connected(
     let queues = (connections - 1).to_string();
     // Idle time, and some more for the slower of looking and connecting.
     let hold = format!("{}s", effort.idle.as_secs() + 5);
-    let time = format!("{}ms", effort.time.as_millis());
+    let time = format!("{}ms", effort.scale.2.as_millis());
     let mut args =
         vec!["bench", "--queues", &queues, "--hold", &hold, "--time", &time, "--depth", DEPTH, "-o", "json"];
     args.extend(["--nqn", &nqns[0]]);
