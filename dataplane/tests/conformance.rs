@@ -178,3 +178,9 @@ fn preempt_and_abort() {
 fn masking() {
     scenario::run("masking", include_str!("conformance/masking.jsonl"));
 }
+
+/// What is shown of shallow copies and rebuilds that are held on their way, fail or are ended; clones of snapshots of clones of a bdev.
+#[test]
+fn progress() {
+    scenario::run("progress", include_str!("conformance/progress.jsonl"));
+}

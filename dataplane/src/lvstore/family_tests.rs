@@ -363,6 +363,23 @@ fn a_clone_of_a_bdev_comes_and_goes_with_it() {
     });
 }
 
+/// In SPDK that is refused with -2.
+#[test]
+fn below_a_snapshot_of_a_clone_of_a_bdev_is_that_bdev() {
+    run(|| async {
+        let b = Bench::new(32).await;
+        disk(&b.registry, "ext", 2, 4096, None);
+        b.write_ext("ext").await;
+        b.module.clone_bdev("ext", "lvs", "e").await.unwrap();
+        b.write("lvs/e", 0, 7).await;
+        b.module.snapshot("lvs/e", "s").await.unwrap();
+        b.module.clone_lvol("lvs/s", "c").await.unwrap();
+        b.module.decouple_parent("lvs/c").await.unwrap();
+        assert_eq!((b.shown("c")["esnap_clone"].clone(), b.allocated("c")), (true.into(), 1));
+        assert_eq!(b.bytes("lvs/c").await, [7, 101]);
+    });
+}
+
 #[test]
 fn an_lvol_waits_for_its_external_snapshot_after_a_restart() {
     run(|| async {

@@ -142,6 +142,8 @@ async fn copy_all(
         }
         progress.copied.set(progress.copied.get() + 1);
     }
+    // Whoever is told that it is complete may delete the source; a power cut must not take the copy then.
+    target.flush().await?;
     Ok(())
 }
 
@@ -164,3 +166,7 @@ async fn copy_cluster(
     }
     Ok(())
 }
+
+#[cfg(test)]
+#[path = "shallow_copy_tests.rs"]
+mod tests;
