@@ -90,6 +90,44 @@ fn parameters_without_effect_are_parameters_of_served_methods() {
     }
 }
 
+/// The table of what is compared where names every scenario, and only scenarios that have the methods of their row.
+#[test]
+fn scenarios_have_what_the_document_says() {
+    let dir = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/conformance");
+    let files = std::fs::read_dir(&dir).unwrap().map(|file| file.unwrap().path());
+    let scenarios: BTreeSet<String> = files
+        .filter(|path| path.extension().is_some_and(|extension| extension == "jsonl"))
+        .map(|path| path.file_stem().unwrap().to_str().unwrap().to_owned())
+        .collect();
+    let has = |scenario: &str, method: &str| {
+        let text = std::fs::read_to_string(dir.join(scenario).with_extension("jsonl")).unwrap();
+        // Raw requests have their method in a string.
+        text.contains(&format!("\"{method}\"")) || text.contains(&format!("\\\"{method}\\\""))
+    };
+    let document = include_str!("../../docs/spdk-compatibility.md");
+    let (_, section) = document.split_once("## What is compared, where\n").unwrap();
+    let rows = section.lines().take_while(|line| !line.starts_with('#')).filter(|line| line.ends_with("` |"));
+    let mut named = BTreeSet::new();
+    for row in rows {
+        let cells: Vec<String> =
+            row.trim_matches('|').split('|').map(|c| c.replace('`', "").trim().to_owned()).collect();
+        let [what, methods, of] = &cells[..] else { panic!("not three cells: {row}") };
+        let of: Vec<&str> = of.split(' ').collect();
+        for method in methods.split(' ') {
+            assert!(
+                of.iter().any(|scenario| has(scenario, method)),
+                "{what}: no scenario of {of:?} has {method}"
+            );
+        }
+        for scenario in of {
+            let relevant = methods.split(' ').any(|method| has(scenario, method));
+            assert!(scenarios.contains(scenario) && relevant, "{what}: {scenario} has none of it");
+            named.insert(scenario.to_owned());
+        }
+    }
+    assert_eq!(named, scenarios, "scenarios that the table does not name");
+}
+
 /// What is absent is unknown to the target. (Unknown parameters: scenario `bad_parameters`.)
 #[test]
 fn absent_methods_are_not_found() {
