@@ -83,7 +83,7 @@ impl Case {
         target.call("bdev_set_qos_limit", limits).await?;
         let (size, depth) = (format!("{}KiB", self.kib), self.qd.to_string());
         // Long enough for the first millisecond, and the I/O under way at the end, not to show.
-        let time = format!("{}ms", effort.time.as_millis() * 2);
+        let time = format!("{}ms", effort.limits.1.as_millis());
         let load = ["--load", self.load, "--io-size", &size, "--depth", &depth, "--time", &time];
         let answer =
             load::host(target, effort, &[&["bench", "--nqn", NQN, "-o", "json"], &load[..]].concat()).await?;
@@ -103,7 +103,7 @@ pub(crate) async fn measure(effort: &Effort) -> anyhow::Result<Vec<Limited>> {
     let mut rows = Vec::new();
     for case in CASES {
         let mut got = vec![Vec::new(); targets.len()];
-        for _ in 0..effort.rounds {
+        for _ in 0..effort.limits.0 {
             for (target, got) in targets.iter().zip(&mut got) {
                 target.freeze(false);
                 let iops = case.run(target, effort).await;

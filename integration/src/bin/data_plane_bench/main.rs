@@ -29,10 +29,10 @@ struct Args {
     /// Only these stacks
     #[arg(long, value_enum, value_delimiter = ',', value_name = "STACKS")]
     stacks: Vec<Stack>,
-    /// Rounds of each row, in turns with SPDK; medians are reported [default: 9 at depth 1, else 5]
+    /// Rounds of each row, in turns with SPDK; medians are reported [default: 9, 3 and 5 at depth 1, 8 and 64]
     #[arg(long, value_name = "N")]
     rounds: Option<usize>,
-    /// Milliseconds of each turn, besides a part that is not counted [default: 400, at depth 64 600]
+    /// Milliseconds of each turn, besides a part that is not counted [default: 400, at depth 64 500]
     #[arg(long, value_name = "MS")]
     time: Option<u64>,
     /// Run targets and hosts with real-time priority (chrt, needs root): for machines on which others work too
@@ -67,6 +67,8 @@ struct Effort {
     file_dir: PathBuf,
     /// Subsystems, connections to each, and how long all are loaded.
     scale: (usize, usize, Duration),
+    /// Rounds of each limit, and how long each is met.
+    limits: (usize, Duration),
     /// How long nothing is done while that is measured.
     idle: Duration,
 }
@@ -80,12 +82,17 @@ impl Effort {
         };
         let (scale, load_ms, idle, warm_up_ms) =
             if args.quick { (100, 200, 2, 200) } else { (1000, 1000, 10, 4000) };
+        let (rounds, limit_ms) = if args.quick { (1, 400) } else { (3, 2000) };
         Self {
-            depths: [depth(1, 9, 400), depth(8, 5, 400), depth(64, 5, 600)],
+            depths: [depth(1, 9, 400), depth(8, 3, 400), depth(64, 5, 500)],
             warm_up: Duration::from_millis(warm_up_ms),
             realtime: args.realtime,
             file_dir: args.file_dir.clone(),
             scale: (scale, 4, Duration::from_millis(load_ms)),
+            limits: (
+                args.rounds.unwrap_or(rounds).max(1),
+                Duration::from_millis(args.time.unwrap_or(limit_ms)),
+            ),
             idle: Duration::from_secs(idle),
         }
     }
