@@ -28,6 +28,13 @@ pub(crate) fn zeroed(len: usize) -> BytesMut {
     memory
 }
 
+/// A copy of `bytes` that begins at a page.
+pub(crate) fn copied(bytes: &[u8]) -> BytesMut {
+    let mut memory = zeroed(bytes.len());
+    memory.copy_from_slice(bytes);
+    memory
+}
+
 /// Skips up to a cache line of an empty buffer, so that `offset` bytes behind its start a cache line begins.
 pub(crate) fn line_up(buffer: &mut BytesMut, offset: usize) {
     let at = buffer.as_ptr().addr() + offset;

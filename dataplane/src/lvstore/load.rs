@@ -9,9 +9,10 @@ use super::journal;
 use super::layout::{Layout, PAGE};
 use super::state::State;
 use crate::bdev::Descriptor;
+use crate::page;
 
 /// Pages of a journal that are read together.
-const JOURNAL_READ: u32 = 256;
+const JOURNAL_READ: u32 = 64;
 
 /// What a superblock says.
 #[derive(Clone, Copy, Debug)]
@@ -21,8 +22,9 @@ pub(super) struct Super {
     pub(super) layout: Layout,
 }
 
-pub(super) fn bytes_of(pages: u32) -> BytesMut {
-    BytesMut::zeroed(pages as usize * PAGE as usize)
+/// Zeroed pages, where direct I/O needs no copy of them, which a file bdev would keep for the next.
+fn bytes_of(pages: u32) -> BytesMut {
+    page::zeroed(pages as usize * PAGE as usize)
 }
 
 /// Reads the superblock; `None` if there is no lvstore.
@@ -69,8 +71,8 @@ pub(super) async fn format(
 ) -> Result<State, LvolError> {
     wipe(base).await?;
     let state = State::new(name.to_owned(), layout.data_clusters(base.num_blocks()));
-    let checkpoint = codec::encode_checkpoint(uuid, 1, &state);
-    base.write(layout.page_lba(layout.checkpoint_page(1)), Bytes::from(checkpoint), false).await?;
+    let checkpoint = page::copied(&codec::encode_checkpoint(uuid, 1, &state)).freeze();
+    base.write(layout.page_lba(layout.checkpoint_page(1)), checkpoint, false).await?;
     base.flush().await?;
     let page = codec::encode_super(uuid, 0, &layout);
     base.write(0, Bytes::from([page.as_slice(), page.as_slice()].concat()), false).await?;

@@ -18,6 +18,7 @@ use super::layout::{Layout, PAGE};
 use super::load::{self, Super};
 use super::state::{LvolId, Record, State};
 use crate::bdev::{Descriptor, IoError, Registration};
+use crate::page;
 
 /// Records that share a journal write at most.
 const BATCH: usize = 1024;
@@ -365,7 +366,8 @@ impl Store {
             return Err(IoError::Corrupt("the checkpoint does not fit its slot"));
         }
         let lba = self.layout.page_lba(self.layout.checkpoint_page(generation));
-        self.on_base(|base| base.write(lba, Bytes::from(bytes), false))?.await?;
+        let bytes = page::copied(&bytes).freeze();
+        self.on_base(|base| base.write(lba, bytes, false))?.await?;
         self.on_base(Descriptor::flush)?.await?;
         self.now_durable(written);
         let position = Position { generation, page: 0, stale: false };
