@@ -13,6 +13,7 @@ pub mod open_files;
 mod page;
 mod page_buffers;
 pub mod raid;
+mod receive_chunks;
 pub mod rpc;
 mod slabs;
 mod socket;

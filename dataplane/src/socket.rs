@@ -10,18 +10,18 @@ use tokio_util::io::poll_read_buf;
 use vda_nvme::codec::Outbox;
 use vda_nvme::pdu::Kind;
 
-use crate::page;
+use crate::{page, receive_chunks};
 
 /// Bytes asked of the socket at a time: at least, and at most when much data is expected.
-const READ_CHUNK: usize = 64 << 10;
-const LARGE_CHUNK: usize = 160 << 10;
+const READ_CHUNK: usize = receive_chunks::SIZES[0];
+const LARGE_CHUNK: usize = receive_chunks::SIZES[1];
 /// Room for headers, and for lining up, beside data that is expected: then its PDU is received in one piece and not moved.
 const HEADROOM: usize = 1 << 10;
 /// Pieces of one `writev`: a header and the data of each of 64 reads.
 const SLICES: usize = 128;
 
 /// Reads what is there into `buffer`; `missing` bytes of the PDU that has begun are known to come, `expected` bytes of data were asked for.
-/// The number of bytes; 0 is the end of the stream.
+/// The number of bytes; 0 is the end of the stream. When there is nothing, an empty `buffer` keeps no memory.
 pub(crate) fn poll_receive(
     stream: &mut TcpStream,
     cx: &mut Context<'_>,
@@ -30,22 +30,29 @@ pub(crate) fn poll_receive(
 ) -> Poll<io::Result<usize>> {
     let all = (expected + HEADROOM).min(LARGE_CHUNK);
     let chunk = all.max(READ_CHUNK);
-    if buffer.is_empty() {
+    let began = !buffer.is_empty();
+    if !began {
         // Back to its start, if nobody holds what was there: the same few pages are used again and again.
-        let _ = buffer.try_reclaim(chunk);
+        receive_chunks::rewind(buffer);
     }
-    let want = if buffer.is_empty() { all } else { missing }.max(chunk / 4);
-    if buffer.capacity() - buffer.len() < want {
-        buffer.reserve(want.max(chunk));
+    let want = if began { missing } else { all }.max(chunk / 4);
+    if buffer.capacity() - buffer.len() < want && !buffer.try_reclaim(want) {
+        receive_chunks::replace(buffer, (buffer.len() + want).max(chunk));
     }
-    if buffer.is_empty() {
+    if !began {
         // What comes is data that was asked for, else a command, maybe with data: that will be copied from here.
         let header = if expected > 0 { Kind::H2cData } else { Kind::CapsuleCmd };
         page::line_up(buffer, header.header_len());
     }
-    let result = ready!(poll_read_buf(Pin::new(stream), cx, buffer));
+    let result = poll_read_buf(Pin::new(stream), cx, buffer);
+    if result.is_pending() {
+        if !began {
+            receive_chunks::give(buffer);
+        }
+        return Poll::Pending;
+    }
     crate::spin::active();
-    Poll::Ready(result)
+    result
 }
 
 /// Sends as much of `outbox` as the socket takes. `Pending` while something is left.

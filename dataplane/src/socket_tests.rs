@@ -92,3 +92,32 @@ async fn the_same_memory_is_used_again_when_nobody_holds_it() {
     }
     assert!(places.len() <= 2, "{places:?}");
 }
+
+#[tokio::test(flavor = "current_thread")]
+async fn connections_without_anything_to_receive_keep_no_memory_and_share_what_they_use() {
+    const CONNECTIONS: usize = 50;
+    let mut all = Vec::new();
+    for _ in 0..CONNECTIONS {
+        all.push((pair().await, BytesMut::new()));
+    }
+    let mut places = std::collections::BTreeSet::new();
+    for ((ours, theirs), buffer) in &mut all {
+        // Large data is expected, part of a command is here, then all of it.
+        for (len, expected) in [(24 + (100 << 10), 128 << 10), (72, 0)] {
+            theirs.write_all(&vec![7; len]).await.expect("sent");
+            while buffer.len() < len {
+                let hints = (len - buffer.len(), expected);
+                poll_fn(|cx| poll_receive(ours, cx, buffer, hints)).await.expect("received");
+                places.insert(buffer.as_ptr().addr() & !page::LINE.wrapping_sub(1));
+            }
+            let nothing = poll_fn(|cx| Poll::Ready(poll_receive(ours, cx, buffer, (0, expected)))).await;
+            assert!(nothing.is_pending() && buffer.len() == len, "what is there stays");
+            buffer.clear();
+            let nothing = poll_fn(|cx| Poll::Ready(poll_receive(ours, cx, buffer, (0, expected)))).await;
+            assert!(nothing.is_pending());
+            assert_eq!(buffer.capacity(), 0, "nothing is there, and nothing comes");
+        }
+    }
+    assert!(places.len() <= 4, "{places:?} for {CONNECTIONS} connections");
+    assert!(receive_chunks::kept() <= LARGE_CHUNK + READ_CHUNK);
+}

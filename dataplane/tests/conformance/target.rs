@@ -38,10 +38,20 @@ impl Target {
     /// With more arguments.
     #[allow(dead_code)]
     pub(crate) fn start_with(dir: &Path, name: &str, arguments: &[&str]) -> Self {
+        Self::start_program(Self::spdk(name), dir, name, arguments)
+    }
+
+    /// The data plane, whatever else is asked for.
+    #[allow(dead_code)]
+    pub(crate) fn embedded(dir: &Path, name: &str, arguments: &[&str]) -> Self {
+        Self::start_program(None, dir, name, arguments)
+    }
+
+    fn start_program(spdk: Option<PathBuf>, dir: &Path, name: &str, arguments: &[&str]) -> Self {
         let socket = dir.join(format!("{name}.sock"));
         let log = dir.join(format!("{name}.log"));
         let stderr = File::options().create(true).append(true).open(&log).unwrap();
-        let mut command = match Self::spdk(name) {
+        let mut command = match spdk {
             Some(path) => {
                 let mut command = Command::new(path);
                 // Several of them share the first core.
@@ -97,6 +107,11 @@ impl Target {
     #[allow(dead_code)]
     pub(crate) fn signal(&self, signal: Signal) {
         kill_process(Pid::from_child(&self.child), signal).unwrap();
+    }
+
+    #[allow(dead_code)]
+    pub(crate) fn pid(&self) -> u32 {
+        self.child.id()
     }
 
     /// A connection of its own.
