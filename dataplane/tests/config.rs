@@ -160,6 +160,7 @@ fn blank(value: &mut Value, name: &str) {
 fn start(dir: &Path, auto_examine: bool, far: &str) -> Target {
     let mut target = Target::start(dir, "near");
     call(&mut target, "bdev_set_options", json!({"bdev_auto_examine": auto_examine}));
+    call(&mut target, "iobuf_set_options", json!({"small_pool_count": 1000, "large_bufsize": 65536}));
     let options = json!({"bdev_retry_count": 5, "ctrlr_loss_timeout_sec": 30, "reconnect_delay_sec": 2});
     call(&mut target, "bdev_nvme_set_options", options);
     call(&mut target, "framework_start_init", json!({}));
@@ -206,6 +207,11 @@ fn a_saved_configuration_makes_the_same_process() {
         let text = saved.to_string();
         assert_eq!(text.matches("\"nvmf_ns_add_host\"").count(), 2, "{text}");
         assert!(text.contains("\"no_auto_visible\":true"), "{text}");
+        let buffers = json!({"small_pool_count": 1000, "large_pool_count": 1024, "small_bufsize": 8192,
+            "large_bufsize": 65536, "enable_numa": false});
+        let iobuf =
+            json!({"subsystem": "iobuf", "config": [{"method": "iobuf_set_options", "params": buffers}]});
+        assert_eq!(saved["subsystems"][0], iobuf);
         let shown = views(&mut target);
         drop(target);
 

@@ -23,7 +23,7 @@ mod tests;
 pub const SMALL_POOL: (u64, u32) = (8192, 8 << 10);
 pub const LARGE_POOL: (u64, u32) = (1024, 132 << 10);
 /// Memory of the buffers of a target if nobody says otherwise, bytes: that of SPDK's pools.
-pub(super) const DEFAULT_CAPACITY: usize =
+pub const DEFAULT_CAPACITY: usize =
     SMALL_POOL.0 as usize * SMALL_POOL.1 as usize + LARGE_POOL.0 as usize * LARGE_POOL.1 as usize;
 
 /// The buffers of a target.

@@ -34,7 +34,7 @@ use vda_nvme::DISCOVERY_NQN;
 use vda_nvme::controller::events::Notice;
 use vda_nvme::log::AnaState;
 
-pub use buffer_pool::{LARGE_POOL, SMALL_POOL};
+pub use buffer_pool::{DEFAULT_CAPACITY, LARGE_POOL, SMALL_POOL};
 pub use error::TargetError;
 use listener::ListeningSocket;
 use namespace::{Ids, Namespace};
@@ -121,7 +121,7 @@ impl Target {
             discovery_generation: Cell::new(0),
             counters: Counters::default(),
             read_buffers: PageBuffers::default(),
-            buffers: buffer_pool::Pool::new(buffer_pool::DEFAULT_CAPACITY),
+            buffers: buffer_pool::Pool::new(DEFAULT_CAPACITY),
         })
     }
 

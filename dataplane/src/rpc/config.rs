@@ -44,7 +44,7 @@ pub(super) fn entry<C: Call>(call: &C) -> ConfigEntry {
 /// Registers the subsystem `bdev`: options, then the parts that the families registered, then what is said of single bdevs.
 pub(super) fn register(methods: &mut Methods) {
     let index = Rc::clone(&methods.index);
-    methods.subsystem("bdev", &[], move |app| {
+    methods.subsystem("bdev", &["iobuf"], move |app| {
         let mut calls = vec![entry(&options(app.bdevs.is_auto_examine()))];
         let mut parts = disks::parts(&app.bdevs.list());
         for family in index.parts.borrow().iter() {

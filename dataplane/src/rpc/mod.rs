@@ -17,6 +17,7 @@ mod bdev;
 mod bdev_nvme;
 pub mod config;
 mod framework;
+mod iobuf;
 mod lvol;
 mod nvmf;
 mod raid;
@@ -122,12 +123,13 @@ impl Methods {
     pub fn all(app: &Rc<App>) -> Self {
         let mut methods = Self::default();
         framework::register(&mut methods);
+        let iobuf = iobuf::register(&mut methods);
         config::register(&mut methods);
         bdev::register(&mut methods, app);
         lvol::register(&mut methods, app);
         bdev_nvme::register(&mut methods, app);
         raid::register(&mut methods, app);
-        nvmf::register(&mut methods, app);
+        nvmf::register(&mut methods, app, &iobuf);
         methods
     }
 

@@ -4,21 +4,21 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use vda_spdk::{
-    Errno, IobufSetOptions, NvmfCreateSubsystem, NvmfCreateTransport, NvmfDeleteSubsystem,
-    NvmfDiscoveryAddReferral, NvmfDiscoveryGetReferrals, NvmfDiscoveryRemoveReferral, NvmfGetStats,
-    NvmfGetSubsystems, NvmfGetTargets, NvmfGetTransports, NvmfNsAddHost, NvmfNsRemoveHost,
-    NvmfSubsystemAddHost, NvmfSubsystemAddListener, NvmfSubsystemAddNs, NvmfSubsystemAllowAnyHost,
-    NvmfSubsystemGetControllers, NvmfSubsystemGetListeners, NvmfSubsystemGetQpairs,
-    NvmfSubsystemListenerSetAnaState, NvmfSubsystemRemoveHost, NvmfSubsystemRemoveListener,
-    NvmfSubsystemRemoveNs, NvmfSubsystemSetNsAnaGroup,
+    Errno, NvmfCreateSubsystem, NvmfCreateTransport, NvmfDeleteSubsystem, NvmfDiscoveryAddReferral,
+    NvmfDiscoveryGetReferrals, NvmfDiscoveryRemoveReferral, NvmfGetStats, NvmfGetSubsystems, NvmfGetTargets,
+    NvmfGetTransports, NvmfNsAddHost, NvmfNsRemoveHost, NvmfSubsystemAddHost, NvmfSubsystemAddListener,
+    NvmfSubsystemAddNs, NvmfSubsystemAllowAnyHost, NvmfSubsystemGetControllers, NvmfSubsystemGetListeners,
+    NvmfSubsystemGetQpairs, NvmfSubsystemListenerSetAnaState, NvmfSubsystemRemoveHost,
+    NvmfSubsystemRemoveListener, NvmfSubsystemRemoveNs, NvmfSubsystemSetNsAnaGroup,
 };
 
 use super::bad_params::TARGET;
+use super::iobuf::Pools;
 use super::{Methods, RpcError, State, config};
 use crate::app::App;
 use crate::nvmf::{
-    LARGE_POOL, NamespaceRequest, SMALL_POOL, SubsystemConfig, Target, TargetError, TransportOptions,
-    ana_state_from_call, socket_address,
+    NamespaceRequest, SubsystemConfig, Target, TargetError, TransportOptions, ana_state_from_call,
+    socket_address,
 };
 
 impl From<TargetError> for RpcError {
@@ -29,15 +29,15 @@ impl From<TargetError> for RpcError {
     }
 }
 
-/// Makes the target over the process's bdevs and registers the handlers.
-pub(super) fn register(methods: &mut Methods, app: &Rc<App>) {
+/// Makes the target over the process's bdevs and registers the handlers. Data of its commands may take as much memory as `iobuf` says.
+pub(super) fn register(methods: &mut Methods, app: &Rc<App>, iobuf: &Rc<Pools>) {
     let target = &Target::new(app.bdevs.clone());
     let stopped = Rc::clone(target);
     app.on_stop(async move |_| {
         stopped.shutdown().await;
         Ok(())
     });
-    transports(methods, target);
+    transports(methods, target, iobuf);
     subsystems(methods, target);
     namespaces(methods, target);
     hosts(methods, target);
@@ -45,35 +45,14 @@ pub(super) fn register(methods: &mut Methods, app: &Rc<App>) {
     views(methods, target);
     referrals(methods, target);
     let t = Rc::clone(target);
-    methods.subsystem("nvmf", &["bdev"], move |_| config::nvmf_calls(&t));
+    methods.subsystem("nvmf", &["bdev", "iobuf"], move |_| config::nvmf_calls(&t));
 }
 
-/// Memory for data of commands that SPDK's pools would have, bytes.
-///
-/// # Errors
-/// -22 below the minima of `spdk_iobuf_set_opts`.
-fn data_buffers(c: &IobufSetOptions) -> Result<usize, Errno> {
-    let small = c.small_pool_count.unwrap_or(SMALL_POOL.0);
-    let large = c.large_pool_count.unwrap_or(LARGE_POOL.0);
-    let small_size = c.small_bufsize.unwrap_or(SMALL_POOL.1);
-    let large_size = c.large_bufsize.unwrap_or(LARGE_POOL.1);
-    if small < 64 || large < 8 || small_size < 4096 || large_size < 8192 {
-        return Err(Errno::EINVAL);
-    }
-    let bytes = |count: u64, size: u32| count.saturating_mul(size.into());
-    let all = bytes(small, small_size).saturating_add(bytes(large, large_size));
-    Ok(usize::try_from(all).unwrap_or(usize::MAX))
-}
-
-fn transports(methods: &mut Methods, target: &Rc<Target>) {
-    let t = Rc::clone(target);
-    methods.method::<IobufSetOptions>(State::Startup, async move |_, call| {
-        t.set_data_buffers(data_buffers(&call)?);
-        Ok(true)
-    });
-    let t = Rc::clone(target);
+fn transports(methods: &mut Methods, target: &Rc<Target>, iobuf: &Rc<Pools>) {
+    let (t, pools) = (Rc::clone(target), Rc::clone(iobuf));
     methods.method::<NvmfCreateTransport>(State::Runtime, async move |_, call| {
         t.create_transport(TransportOptions::from_call(&call)?)?;
+        t.set_data_buffers(pools.bytes());
         Ok(true)
     });
     let t = Rc::clone(target);

@@ -266,3 +266,78 @@ async fn connections_beyond_the_limit_wait_to_be_accepted() {
     open.pop();
     assert_eq!(answer(&mut waiting).await, ok(json!(2)));
 }
+
+/// A server with one method, `rpc_get_methods`, that counts its calls and answers what `reply` gives.
+async fn counting<F: Future<Output = Vec<String>> + 'static>(
+    reply: impl Fn() -> F + Clone + 'static,
+) -> (tempfile::TempDir, Rc<std::cell::Cell<usize>>, BufReader<UnixStream>) {
+    let dir = tempfile::tempdir().unwrap();
+    let server = Server::bind(&dir.path().join("rpc.sock")).await.unwrap();
+    let app = App::new(LogLevels::new(LogLevel::Notice, |_| {}));
+    let mut methods = Methods::default();
+    let begun = Rc::new(std::cell::Cell::new(0));
+    let count = Rc::clone(&begun);
+    methods.method::<vda_spdk::RpcGetMethods>(State::Any, async move |_, _| {
+        count.set(count.get() + 1);
+        Ok(reply().await)
+    });
+    tokio::task::spawn_local(server.serve(app, Rc::new(methods)));
+    let stream = UnixStream::connect(dir.path().join("rpc.sock")).await.unwrap();
+    (dir, begun, BufReader::new(stream))
+}
+
+fn batch(calls: usize) -> String {
+    format!("[{}]", vec![r#"{"id":1,"method":"rpc_get_methods"}"#; calls].join(","))
+}
+
+#[tokio::test(flavor = "local")]
+async fn a_batch_has_no_more_calls_than_may_be_in_flight() {
+    let (_dir, begun, mut stream) = counting(|| std::future::ready(Vec::new())).await;
+    let refusal = exchange(&mut stream, &batch(1025)).await;
+    assert_eq!((&refusal["error"]["code"], &refusal["id"]), (&json!(-32600), &Value::Null));
+    assert_eq!(begun.get(), 0, "none of it was done");
+    assert_eq!(exchange(&mut stream, &batch(1024)).await.as_array().unwrap().len(), 1024);
+    assert_eq!(begun.get(), 1024);
+}
+
+#[tokio::test(flavor = "local")]
+async fn calls_of_batches_are_in_flight_like_others() {
+    let go = Rc::new(Semaphore::new(0));
+    let gate = Rc::clone(&go);
+    let reply = move || {
+        let gate = Rc::clone(&gate);
+        async move {
+            gate.acquire().await.unwrap().forget();
+            Vec::new()
+        }
+    };
+    let (_dir, begun, mut stream) = counting(reply).await;
+    send(&mut stream, &(batch(1000) + &batch(24) + &batch(25))).await;
+    while begun.get() < 1024 {
+        tokio::task::yield_now().await;
+    }
+    // Every chance for the third one to begin.
+    for _ in 0..200 {
+        tokio::task::yield_now().await;
+    }
+    assert_eq!(begun.get(), 1024);
+    go.add_permits(1000 + 24 + 25);
+    let mut answered = [0; 3];
+    for n in &mut answered {
+        *n = answer(&mut stream).await.as_array().unwrap().len();
+    }
+    answered.sort_unstable();
+    assert_eq!((answered, begun.get()), ([24, 25, 1000], 1049));
+}
+
+#[tokio::test(flavor = "local")]
+async fn a_batch_is_not_answered_with_more_than_is_kept_for_it() {
+    let (_dir, begun, mut stream) = counting(|| std::future::ready(vec!["m".repeat(1 << 20)])).await;
+    let fits = exchange(&mut stream, &batch(31)).await;
+    assert_eq!(fits.as_array().unwrap().len(), 31);
+    let refusal = exchange(&mut stream, &batch(33)).await;
+    assert_eq!((&refusal["error"]["code"], &refusal["id"]), (&json!(-32603), &Value::Null));
+    // The connection goes on.
+    assert_eq!(exchange(&mut stream, &batch(1)).await.as_array().unwrap().len(), 1);
+    assert_eq!(begun.get(), 31 + 33 + 1);
+}

@@ -7,21 +7,28 @@ use std::cell::Cell;
 use std::io;
 use std::rc::Rc;
 
+use futures::future::FutureExt;
+use futures::stream::{FuturesUnordered, StreamExt};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
 use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, mpsc};
+use vda_spdk::code;
 use vda_spdk::framing::Framer;
 
 use super::request::{Incoming, Message, answer, parse};
 use crate::app::App;
-use crate::rpc::Methods;
+use crate::rpc::{Methods, RpcError};
 
 /// The longest request or batch accepted, in bytes.
 const MAX_REQUEST: usize = 1 << 20;
 
-/// How many calls of one connection run or wait to be answered at a time; the next ones stay in the socket.
-const MAX_IN_FLIGHT: usize = 1024;
+/// How many calls of one connection run or wait to be answered at a time, those of batches included; the next ones stay in the socket. No
+/// batch has more.
+const MAX_IN_FLIGHT: u32 = 1024;
+
+/// The longest answer to a batch, in bytes: the largest buffer that SPDK answers from.
+const MAX_BATCH_ANSWER: usize = 32 << 20;
 
 /// No call is started while more bytes of answers than this wait for the peer to read.
 const HIGH_WATER: usize = 1 << 20;
@@ -89,9 +96,10 @@ impl Answers {
 /// their end in any case.
 pub(super) async fn serve(stream: UnixStream, app: Rc<App>, methods: Rc<Methods>) {
     let (reader, writer) = stream.into_split();
-    let (sender, queue) = mpsc::channel(MAX_IN_FLIGHT);
+    let (sender, queue) = mpsc::channel(MAX_IN_FLIGHT as usize);
     let answers = Answers { queue: sender, backlog: Rc::default() };
-    let context = Context { app, methods, in_flight: std::sync::Arc::new(Semaphore::new(MAX_IN_FLIGHT)) };
+    let context =
+        Context { app, methods, in_flight: std::sync::Arc::new(Semaphore::new(MAX_IN_FLIGHT as usize)) };
     let writing = tokio::task::spawn_local(write(writer, queue, Rc::clone(&answers.backlog)));
     match read(reader, &context, answers).await {
         // What is still being answered is written: the writer ends when the last call has given its sender back.
@@ -130,23 +138,52 @@ async fn read(mut reader: OwnedReadHalf, context: &Context, answers: Answers) ->
 
 /// Starts the calls of a message; returns before they are done.
 async fn start(context: &Context, message: Message<'_>, answers: &Answers) {
+    let calls = match &message {
+        Message::Single(_) => Some(1),
+        Message::Batch(batch) => u32::try_from(batch.len()).ok().filter(|n| *n <= MAX_IN_FLIGHT),
+    };
     // The semaphore is never closed.
-    let Ok(permit) = std::sync::Arc::clone(&context.in_flight).acquire_owned().await else { return };
+    let permit = std::sync::Arc::clone(&context.in_flight).acquire_many_owned(calls.unwrap_or(1)).await;
+    let Ok(permit) = permit else { return };
     match message {
+        Message::Batch(_) if calls.is_none() => {
+            let refusal = RpcError::new(code::INVALID_REQUEST, "A batch of more than 1024 requests");
+            answers.send(answer(None, &Err(refusal)), permit);
+        }
         Message::Single(incoming) => {
             let call = call(context, incoming);
             spawn(permit, answers.clone(), call);
         }
         Message::Batch(batch) => {
             let calls: Vec<_> = batch.into_iter().map(|incoming| call(context, incoming)).collect();
-            spawn(permit, answers.clone(), async move {
-                let answered: Vec<_> = futures::future::join_all(calls).await.into_iter().flatten().collect();
-                if answered.is_empty() { None } else { Some([b"[", &*answered.join(&b','), b"]"].concat()) }
-            });
+            spawn(permit, answers.clone(), answer_batch(calls));
         }
     }
     // Most calls are answered now, and their answers count before the next call is started.
     tokio::task::yield_now().await;
+}
+
+/// Runs calls at once and gives their answers as one array, in their order; `None` if there are none. If the array would be too long it is an
+/// error instead: all calls were made, but what they answered is lost.
+async fn answer_batch(calls: Vec<impl Future<Output = Option<Vec<u8>>>>) -> Option<Vec<u8>> {
+    let mut answered = vec![None; calls.len()];
+    let numbered = calls.into_iter().enumerate();
+    let mut running: FuturesUnordered<_> = numbered.map(|(n, call)| call.map(move |a| (n, a))).collect();
+    let mut bytes = 1;
+    while let Some((n, answer)) = running.next().await {
+        bytes += answer.as_ref().map_or(0, |a| a.len() + 1);
+        if bytes > MAX_BATCH_ANSWER {
+            answered.clear();
+        } else {
+            answered[n] = answer;
+        }
+    }
+    if bytes > MAX_BATCH_ANSWER {
+        let error = RpcError::internal("The answers to the batch are too long: make the calls one by one");
+        return Some(answer(None, &Err(error)));
+    }
+    let answered: Vec<Vec<u8>> = answered.into_iter().flatten().collect();
+    if answered.is_empty() { None } else { Some([b"[", &*answered.join(&b','), b"]"].concat()) }
 }
 
 fn spawn(
