@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use std::rc::{Rc, Weak};
 use std::time::Duration;
 
-use socket2::{Domain, Protocol, Socket, Type};
+use socket2::{Domain, Protocol, Socket, TcpKeepalive, Type};
 use tokio::net::{TcpListener, TcpStream};
 use tokio_util::sync::CancellationToken;
 use vda_nvme::log::AnaState;
@@ -71,12 +71,7 @@ impl Drop for ListeningSocket {
 impl ListeningSocket {
     /// Binds, listens and accepts.
     pub(super) fn open(target: &Rc<Target>, address: SocketAddr, backlog: i32) -> io::Result<Self> {
-        let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
-        socket.set_reuse_address(true)?;
-        socket.set_nonblocking(true)?;
-        socket.bind(&address.into())?;
-        socket.listen(backlog.max(1))?;
-        let listener = TcpListener::from_std(socket.into())?;
+        let listener = listen(address, backlog)?;
         let stop = CancellationToken::new();
         let accept = accept(Rc::downgrade(target), listener, address);
         let token = stop.clone();
@@ -88,6 +83,25 @@ impl ListeningSocket {
         });
         Ok(Self { users: Cell::new(0), stop })
     }
+}
+
+/// When a connection on which nothing happens is asked whether its other end is still there, and how often until it counts as gone: after two minutes.
+const PROBE_AFTER: Duration = Duration::from_secs(60);
+const PROBE_EVERY: Duration = Duration::from_secs(15);
+const PROBES: u32 = 4;
+
+/// A socket that listens. What it accepts is probed by the kernel: a host that asked for no Keep Alive and is gone without a word would keep its
+/// connection, and the buffers that it holds, for ever.
+fn listen(address: SocketAddr, backlog: i32) -> io::Result<TcpListener> {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+    socket.set_reuse_address(true)?;
+    socket.set_nonblocking(true)?;
+    // Linux hands these on to accepted connections: no call for each of them.
+    let probes = TcpKeepalive::new().with_time(PROBE_AFTER).with_interval(PROBE_EVERY).with_retries(PROBES);
+    socket.set_tcp_keepalive(&probes)?;
+    socket.bind(&address.into())?;
+    socket.listen(backlog.max(1))?;
+    TcpListener::from_std(socket.into())
 }
 
 /// Pause after a failed accept: the process is out of descriptors, and nothing tells when one is free again.
@@ -116,3 +130,7 @@ fn accepted(target: &Rc<Target>, stream: TcpStream, peer: SocketAddr, address: S
     }
     connection::spawn(target, stream, peer, address);
 }
+
+#[cfg(test)]
+#[path = "listener_tests.rs"]
+mod tests;
