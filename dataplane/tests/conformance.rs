@@ -184,3 +184,9 @@ fn masking() {
 fn progress() {
     scenario::run("progress", include_str!("conformance/progress.jsonl"));
 }
+
+/// Fused Compare and Write: both halves in good and bad orders, what they may not be, and what each of them ends with.
+#[test]
+fn fused() {
+    scenario::run("fused", include_str!("conformance/fused.jsonl"));
+}

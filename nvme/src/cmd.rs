@@ -107,6 +107,19 @@ pub enum Direction {
     Both,
 }
 
+/// FUSE: whether a command is part of a fused operation (Base 3.3.3.1).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fuse {
+    /// It is not.
+    None,
+    /// It is the first command.
+    First,
+    /// It is the second command.
+    Second,
+    /// Not defined.
+    Reserved,
+}
+
 /// A submission queue entry. Fields that mean nothing for a command keep their bits, so decode and encode are inverse.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Sqe {
@@ -217,10 +230,15 @@ impl Sqe {
         self.cdw10[2] & io::FUA != 0
     }
 
-    /// FUSE bits: not zero for half of a fused pair.
+    /// FUSE bits: which half of a fused operation it is.
     #[must_use]
-    pub fn fuse(&self) -> u8 {
-        self.flags & 3
+    pub fn fuse(&self) -> Fuse {
+        match self.flags & 3 {
+            0 => Fuse::None,
+            1 => Fuse::First,
+            2 => Fuse::Second,
+            _ => Fuse::Reserved,
+        }
     }
 
     /// PSDT bits: what the data pointer is.

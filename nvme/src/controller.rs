@@ -10,7 +10,7 @@ use std::collections::VecDeque;
 
 use bytes::{Bytes, BytesMut};
 
-use crate::cmd::{Cqe, Direction, Sgl, Sqe};
+use crate::cmd::{Cqe, Direction, Fuse, Sgl, Sqe};
 use crate::codec::{Decoder, Limits, Outbox, Role, check_ic};
 use crate::digest::Digests;
 use crate::limits::{ADMIN_IN_CAPSULE, buffer_size, check_command, check_transfer};
@@ -18,10 +18,14 @@ use crate::pdu::{C2hData, CapsuleCmd, Fes, H2cData, IcReq, IcResp, Pdu, TermReq,
 use crate::status::Status;
 
 pub mod events;
+mod fused;
 pub mod state;
 mod waiting;
 
+pub use fused::Compare;
 pub use waiting::Abort;
+
+use fused::{Pairs, shared_buffer};
 
 #[cfg(test)]
 #[path = "controller_tests.rs"]
@@ -78,6 +82,8 @@ pub struct Request {
     pub data: Bytes,
     /// Length of the host's buffer for data to the host, bytes.
     pub buffer_len: u32,
+    /// The first half of a fused operation, if this is the second one: each is to be completed.
+    pub compare: Option<Box<Compare>>,
 }
 
 /// Why a connection ends.
@@ -119,8 +125,8 @@ enum Slot {
         first: Bytes,
         rest: BytesMut,
         digest_ok: bool,
-        /// An Abort came: the command ends when its data is here.
-        aborted: bool,
+        /// The command ends with this when its data is here: an Abort came, or the other half of a fused operation failed.
+        refused: Option<Status>,
     },
     Executing {
         cid: u16,
@@ -150,6 +156,9 @@ pub struct ControllerQueue {
     sq_head: u16,
     sq_size: u16,
     no_sq_flow_control: bool,
+    /// Fused operations that are not complete. Only I/O queues take them.
+    pairs: Pairs,
+    takes_fused: bool,
     failed: Option<QueueError>,
 }
 
@@ -176,6 +185,8 @@ impl ControllerQueue {
             sq_head: 0,
             sq_size: config.limits.queue_depth,
             no_sq_flow_control: false,
+            pairs: Pairs::default(),
+            takes_fused: false,
             failed: None,
         }
     }
@@ -224,6 +235,7 @@ impl ControllerQueue {
         if qid != 0 {
             self.decoder.set_in_capsule(self.config.limits.in_capsule_data);
         }
+        self.takes_fused = qid != 0;
         self.sq_size = sqsize.saturating_add(1);
         // A command beyond the size could still be under way when flow control is on: none is lost by one more.
         self.depth = usize::from(sqsize) + 1;
@@ -296,8 +308,11 @@ impl ControllerQueue {
         }
         self.sq_head = (self.sq_head + 1) % self.sq_size.max(1);
         let sqe = c.sqe;
-        let plan = self.transfer(&sqe, &c);
+        let mut plan = self.transfer(&sqe, &c);
         let tag = self.allocate();
+        if sqe.fuse() != Fuse::None || self.pairs.lone_first().is_some() {
+            plan = self.fuse(tag, &sqe, plan);
+        }
         match plan {
             Err(status) => {
                 self.execute(tag, sqe.cid, 0, 0);
@@ -306,7 +321,7 @@ impl ControllerQueue {
             }
             Ok(Transfer::Here { data }) => {
                 self.execute(tag, sqe.cid, 0, 0);
-                Ok(Some(Request { tag, sqe, data, buffer_len: 0 }))
+                Ok(self.give_out(tag, sqe, data))
             }
             Ok(Transfer::ToHost { length }) => Ok(self.read(tag, sqe, length, buffers)),
             Ok(Transfer::Later { length }) => {
@@ -319,7 +334,7 @@ impl ControllerQueue {
                     first: Bytes::new(),
                     rest: BytesMut::new(),
                     digest_ok: true,
-                    aborted: false,
+                    refused: None,
                 };
                 self.set(tag, slot);
                 self.waiting_writes.push_back(tag);
@@ -378,7 +393,7 @@ impl ControllerQueue {
 
     fn data(&mut self, d: H2cData) -> Result<Option<Request>, Termination> {
         let bad = |fes, fei| Err(Termination::new(fes, fei, &[]));
-        let Some(Slot::Receiving { sqe, length, requested: true, first, rest, digest_ok, aborted, .. }) =
+        let Some(Slot::Receiving { sqe, length, requested: true, first, rest, digest_ok, refused, .. }) =
             self.slots.get_mut(usize::from(d.ttag))
         else {
             return bad(Fes::InvalidHeader, 10);
@@ -411,19 +426,16 @@ impl ControllerQueue {
         if !d.last {
             return Ok(None);
         }
-        let refused = match (*aborted, *digest_ok) {
-            (true, _) => Some(Status::ABORTED_BY_REQUEST),
-            (false, false) => Some(Status::TRANSIENT_TRANSPORT_ERROR),
-            (false, true) => None,
-        };
-        let held = buffer_size(*length as usize);
+        let refused = refused.or((!*digest_ok).then_some(Status::TRANSIENT_TRANSPORT_ERROR));
+        let held = shared_buffer(sqe, *length);
         let (sqe, data) = (*sqe, join(std::mem::take(first), std::mem::take(rest)));
         self.execute(d.ttag, sqe.cid, 0, held);
         if let Some(status) = refused {
             self.complete(d.ttag, status, 0, None);
+            self.unfuse(d.ttag);
             return Ok(None);
         }
-        Ok(Some(Request { tag: d.ttag, sqe, data, buffer_len: 0 }))
+        Ok(self.give_out(d.ttag, sqe, data))
     }
 
     /// Answers the command `tag`: status, dwords 0 and 1, and on success the data for the host, which is cut to the

@@ -9,14 +9,14 @@ use crate::limits::EVENT_REQUESTS;
 use crate::pdu::R2t;
 use std::time::{Duration, Instant};
 
-fn send(q: &mut ControllerQueue, pdu: &Pdu) {
+pub(super) fn send(q: &mut ControllerQueue, pdu: &Pdu) {
     let mut out = Outbox::new();
     out.push(pdu.clone());
     let n = out.remaining();
     q.buffer().extend_from_slice(&out.copy_to_bytes(n));
 }
 
-fn sent(q: &mut ControllerQueue) -> Vec<Pdu> {
+pub(super) fn sent(q: &mut ControllerQueue) -> Vec<Pdu> {
     let mut d = Decoder::new(Role::Host, Limits::default());
     let n = q.outbox().remaining();
     let mut bytes = q.outbox().copy_to_bytes(n);
@@ -28,7 +28,7 @@ fn sent(q: &mut ControllerQueue) -> Vec<Pdu> {
     std::iter::from_fn(|| d.decode().expect("what we send is valid")).collect()
 }
 
-fn ready(config: ControllerConfig) -> ControllerQueue {
+pub(super) fn ready(config: ControllerConfig) -> ControllerQueue {
     let mut q = ControllerQueue::new(config);
     send(&mut q, &Pdu::IcReq(IcReq { pfv: 0, hpda: 0, digests: Digests::default(), maxr2t: 0 }));
     assert_eq!(q.poll(&mut Unlimited), Ok(None));
@@ -43,7 +43,7 @@ fn write(cid: u16, length: u32) -> Pdu {
     Pdu::CapsuleCmd(CapsuleCmd { sqe, data: Bytes::new(), digest_ok: true })
 }
 
-fn chunk(ttag: u16, cccid: u16, offset: u32, len: usize, last: bool) -> Pdu {
+pub(super) fn chunk(ttag: u16, cccid: u16, offset: u32, len: usize, last: bool) -> Pdu {
     Pdu::H2cData(H2cData { cccid, ttag, offset, data: vec![offset as u8; len].into(), last, digest_ok: true })
 }
 

@@ -143,7 +143,7 @@ impl Controller {
         // LPA bit 2: extended data (NUMDU, offsets) in Get Log Page.
         put(&mut b, 261, &[1 << 2]);
         put(&mut b, 262, &[(ERROR_ENTRIES - 1) as u8]); // ELPE
-        // FUSES stays 0: fused operations are refused. SGLS: SGLs of any alignment, offsets into the capsule, transport data blocks.
+        // SGLS: SGLs of any alignment, offsets into the capsule, transport data blocks.
         put(&mut b, 536, &(1_u32 | 1 << 20 | 1 << 21).to_le_bytes());
         put_text(&mut b, 768, 256, &self.subnqn, 0);
         if self.kind == ControllerType::Io {
@@ -166,6 +166,7 @@ impl Controller {
         put(b, 512, &[0x66, 0x44]); // SQES, CQES
         put(b, 516, &self.nn.to_le_bytes());
         put(b, 520, &self.oncs.to_le_bytes());
+        put(b, 522, &1_u16.to_le_bytes()); // FUSES: Compare and Write
         put(b, 525, &[u8::from(self.volatile_cache) | 2 << 1]);
         if let Some(ana) = self.ana {
             put(b, 342, &[ana.transition_secs, ana.states]);

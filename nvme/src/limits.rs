@@ -29,6 +29,8 @@ pub const ABORTS: usize = 4;
 pub const ERROR_ENTRIES: usize = 1;
 /// Granularity of the Keep Alive Timeout, milliseconds (KAS is this over 100, Base 3.9).
 pub const KATO_GRANULARITY_MS: u32 = 10_000;
+/// Largest data of half of a fused operation, bytes: a block. ACWU and NACWU of Identify are 0, one block.
+pub const FUSED_DATA: u32 = 4096;
 /// Smallest buffer that data of a command is kept in, bytes.
 pub const SMALLEST_BUFFER: usize = 4 << 10;
 
@@ -66,10 +68,9 @@ impl Default for Limits {
 /// Checks what no command may have, whatever it does.
 ///
 /// # Errors
-/// `INVALID_FIELD` for half of a fused operation (none is supported, FUSES is 0: Base 3.4.2, 5.17.2.1) and for PRPs or a metadata SGL (Fabrics
-/// commands and NVMe/TCP have one SGL descriptor: Base 3.3.3.1, 6.1; TCP 3.2).
+/// `INVALID_FIELD` for PRPs or a metadata SGL (Fabrics commands and NVMe/TCP have one SGL descriptor: Base 3.3.3.1, 6.1; TCP 3.2).
 pub fn check_command(sqe: &Sqe) -> Result<(), Status> {
-    if sqe.fuse() != 0 || sqe.psdt() != Sqe::PSDT_SGL {
+    if sqe.psdt() != Sqe::PSDT_SGL {
         return Err(Status::INVALID_FIELD.dnr());
     }
     Ok(())

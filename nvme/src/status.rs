@@ -40,6 +40,8 @@ statuses! {
     ABORTED_BY_REQUEST = 0 / 0x07, "command abort requested";
     /// Aborted because the submission queue was deleted.
     ABORTED_SQ_DELETION = 0 / 0x08, "aborted: submission queue deleted";
+    /// The other half of a fused pair has failed.
+    FAILED_FUSED = 0 / 0x09, "aborted: failed fused command";
     /// Half of a fused pair is missing.
     MISSING_FUSED = 0 / 0x0a, "aborted: missing fused command";
     /// The namespace does not exist, or its format is invalid.

@@ -9,6 +9,7 @@ use std::time::Instant;
 use bytes::{Bytes, BytesMut};
 use uuid::Uuid;
 
+use super::atomic::Range;
 use super::qos::Place;
 use super::registry::Entry;
 use super::stats::IoClass;
@@ -45,6 +46,15 @@ pub(super) struct Claim {
     pub(super) module: &'static str,
     /// More than one only if nobody writes.
     holders: Vec<u64>,
+}
+
+/// Why a compare-and-write failed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FusedError {
+    /// The comparison did; nothing was written.
+    Compare(IoError),
+    /// The write did.
+    Write(IoError),
 }
 
 /// An open bdev. Closed, and its claim released, when dropped; I/O begun before goes on to its end.
@@ -169,7 +179,7 @@ impl Descriptor {
         let bytes = buf.len() as u64;
         let admitted = self.check(IoClass::Read, lba, bytes);
         let bdev = Rc::clone(&self.entry.bdev);
-        self.submit(IoClass::Read, bytes, admitted, move || bdev.read(lba, buf))
+        self.submit(IoClass::Read, bytes, None, admitted, move || bdev.read(lba, buf))
     }
 
     /// Writes `data` from block `lba` on; durable on completion if `fua`.
@@ -182,7 +192,9 @@ impl Descriptor {
         let bytes = data.len() as u64;
         let admitted = self.check(IoClass::Write, lba, bytes);
         let bdev = Rc::clone(&self.entry.bdev);
-        self.submit(IoClass::Write, bytes, admitted, move || bdev.write(lba, data, fua))
+        self.submit(IoClass::Write, bytes, Some(self.range(lba, bytes)), admitted, move || {
+            bdev.write(lba, data, fua)
+        })
     }
 
     /// The wait of the I/O that was submitted last, if a limit holds it back.
@@ -194,7 +206,7 @@ impl Descriptor {
     pub fn flush(&self) -> impl Future<Output = Result<(), IoError>> + use<> {
         let bdev = Rc::clone(&self.entry.bdev);
         let admitted = if self.entry.removing.get() { Err(IoError::Removed) } else { Ok(()) };
-        self.submit(IoClass::Flush, 0, admitted, move || bdev.flush())
+        self.submit(IoClass::Flush, 0, None, admitted, move || bdev.flush())
     }
 
     /// Deallocates blocks.
@@ -202,7 +214,9 @@ impl Descriptor {
         let bytes = blocks.saturating_mul(u64::from(self.block_size()));
         let admitted = self.check(IoClass::Unmap, lba, bytes);
         let bdev = Rc::clone(&self.entry.bdev);
-        self.submit(IoClass::Unmap, bytes, admitted, move || bdev.unmap(lba, blocks))
+        self.submit(IoClass::Unmap, bytes, Some(self.range(lba, bytes)), admitted, move || {
+            bdev.unmap(lba, blocks)
+        })
     }
 
     /// Makes blocks read as zeros.
@@ -215,7 +229,9 @@ impl Descriptor {
         let bytes = blocks.saturating_mul(u64::from(self.block_size()));
         let admitted = self.check(IoClass::WriteZeroes, lba, bytes);
         let bdev = Rc::clone(&self.entry.bdev);
-        self.submit(IoClass::WriteZeroes, bytes, admitted, move || bdev.write_zeroes(lba, blocks, fua))
+        self.submit(IoClass::WriteZeroes, bytes, Some(self.range(lba, bytes)), admitted, move || {
+            bdev.write_zeroes(lba, blocks, fua)
+        })
     }
 
     /// Compares blocks with `data`; [`IoError::Miscompare`] if they differ.
@@ -223,7 +239,41 @@ impl Descriptor {
         let bytes = data.len() as u64;
         let admitted = self.check(IoClass::Compare, lba, bytes);
         let bdev = Rc::clone(&self.entry.bdev);
-        self.submit(IoClass::Compare, bytes, admitted, move || bdev.compare(lba, data))
+        self.submit(IoClass::Compare, bytes, None, admitted, move || bdev.compare(lba, data))
+    }
+
+    /// Writes `data` from block `lba` on if the blocks hold exactly `expected`: nobody changes them in between. Counts as a write.
+    ///
+    /// # Errors
+    /// Which of the two failed: [`IoError::Miscompare`] if the blocks hold something else. When comparing failed nothing was written.
+    pub fn compare_and_write(
+        &self,
+        lba: u64,
+        expected: Bytes,
+        data: Bytes,
+        fua: bool,
+    ) -> impl Future<Output = Result<(), FusedError>> + use<> {
+        let bytes = data.len() as u64;
+        let admitted = self.check(IoClass::Write, lba, bytes);
+        let entry = Rc::clone(&self.entry);
+        let range = self.range(lba, bytes);
+        let equal = Rc::new(Cell::new(false));
+        let compared = Rc::clone(&equal);
+        let io = self.submit(IoClass::Write, bytes, None, admitted, move || {
+            Box::pin(async move {
+                let _closed = entry.atomic.close(range).await;
+                entry.bdev.compare(lba, expected).await?;
+                compared.set(true);
+                entry.bdev.write(lba, data, fua).await
+            })
+        });
+        async move {
+            io.await.map_err(|e| if equal.get() { FusedError::Write(e) } else { FusedError::Compare(e) })
+        }
+    }
+
+    fn range(&self, lba: u64, bytes: u64) -> Range {
+        (lba, lba.saturating_add(bytes / u64::from(self.block_size())))
     }
 
     fn check(&self, class: IoClass, lba: u64, bytes: u64) -> Result<(), IoError> {
@@ -245,11 +295,12 @@ impl Descriptor {
         Ok(())
     }
 
-    /// Wraps an I/O with admission, throttling, accounting and the guarantee that it runs to its end.
+    /// Wraps an I/O with admission, throttling, accounting and the guarantee that it runs to its end. `changed` are the blocks that it changes.
     fn submit<T: 'static, B: FnOnce() -> IoFuture<T>>(
         &self,
         class: IoClass,
         bytes: u64,
+        changed: Option<Range>,
         admitted: Result<(), IoError>,
         begin: B,
     ) -> impl Future<Output = Result<T, IoError>> + use<T, B> {
@@ -257,7 +308,7 @@ impl Descriptor {
         let wait = turn.is_some().then(Waiting::default);
         self.wait.replace(wait.clone());
         let entry = Rc::clone(&self.entry);
-        let inflight = admitted.is_ok().then(|| InFlight::begin(Rc::clone(&entry)));
+        let mut inflight = admitted.is_ok().then(|| InFlight::begin(Rc::clone(&entry)));
         async move {
             admitted?;
             let begun = Instant::now();
@@ -266,6 +317,12 @@ impl Descriptor {
             }
             if entry.orphaned.get() >= MAX_ORPHANS {
                 fewer_orphans(&entry).await;
+            }
+            if let Some(range) = changed {
+                let _alone = if entry.atomic.is_open() { None } else { entry.atomic.open(range).await };
+                if let Some(inflight) = &mut inflight {
+                    inflight.change = Some(entry.atomic.begin());
+                }
             }
             if let Some(wait) = wait {
                 wait.0.set(true);
@@ -338,22 +395,29 @@ impl Drop for Turn {
     }
 }
 
-/// Counts an I/O as in flight on its bdev while it lives.
-struct InFlight(Rc<Entry>);
+/// Counts an I/O as in flight on its bdev while it lives, and as a change of its blocks from when it has begun.
+struct InFlight {
+    entry: Rc<Entry>,
+    change: Option<usize>,
+}
 
 impl InFlight {
     fn begin(entry: Rc<Entry>) -> Self {
         entry.inflight.set(entry.inflight.get() + 1);
-        Self(entry)
+        Self { entry, change: None }
     }
 }
 
 impl Drop for InFlight {
     fn drop(&mut self) {
-        self.0.inflight.set(self.0.inflight.get() - 1);
-        if self.0.removing.get() && self.0.inflight.get() == 0 {
-            self.0.quiesced.notify_waiters();
-            self.0.quiesced.notify_one();
+        let entry = &self.entry;
+        if let Some(change) = self.change {
+            entry.atomic.end(change);
+        }
+        entry.inflight.set(entry.inflight.get() - 1);
+        if entry.removing.get() && entry.inflight.get() == 0 {
+            entry.quiesced.notify_waiters();
+            entry.quiesced.notify_one();
         }
     }
 }
@@ -379,8 +443,8 @@ impl<T: 'static> Future for Driven<T> {
 impl<T: 'static> Drop for Driven<T> {
     fn drop(&mut self) {
         let (Some(io), Some(inflight)) = (self.io.take(), self.inflight.take()) else { return };
-        let orphans = inflight.0.orphans.clone();
-        let orphan = Orphan::new(&inflight.0);
+        let orphans = inflight.entry.orphans.clone();
+        let orphan = Orphan::new(&inflight.entry);
         // When the reactor is gone there is nobody left to finish it.
         let _ = orphans.send(Box::pin(async move {
             let _ = io.await;

@@ -3,6 +3,7 @@
 //!
 //! All of this lives on one reactor thread: state is in `Cell`/`RefCell`, and no borrow is ever held across an await.
 
+mod atomic;
 pub mod delay;
 mod descriptor;
 mod error;
@@ -22,7 +23,7 @@ use futures::future::LocalBoxFuture;
 use serde_json::Value;
 use uuid::Uuid;
 
-pub use descriptor::{ClaimType, Descriptor, Waiting};
+pub use descriptor::{ClaimType, Descriptor, FusedError, Waiting};
 pub use error::{BdevError, IoError};
 pub use histogram::{Counted, Histogram};
 pub use qos::{QosLimits, QosUpdate};

@@ -16,6 +16,7 @@ use uuid::Uuid;
 pub use examine::Examiner;
 pub use removal::Registration;
 
+use super::atomic::Atomic;
 use super::descriptor::{Claim, ClaimType, Descriptor};
 use super::qos::{QosLimits, Throttle};
 use super::stats::StatCells;
@@ -75,6 +76,7 @@ pub(super) struct Entry {
     pub(super) claim: RefCell<Option<Claim>>,
     pub(super) stats: StatCells,
     pub(super) throttle: Throttle,
+    pub(super) atomic: Atomic,
     /// Signalled whenever a descriptor closes or an I/O ends while removing.
     pub(super) quiesced: Notify,
     /// Where I/O goes whose caller has dropped it. Its length is bounded by `orphaned`.
@@ -183,6 +185,7 @@ impl Registry {
             aliases: RefCell::new(aliases.clone()),
             removing: Cell::new(false),
             inflight: Cell::new(0),
+            atomic: Atomic::default(),
             holders: RefCell::new(BTreeMap::new()),
             writers: Cell::new(0),
             claim: RefCell::new(None),

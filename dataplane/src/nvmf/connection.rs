@@ -19,7 +19,7 @@ use vda_nvme::status::Status;
 
 use super::buffer_pool::Share;
 use super::controller::{Controller, Link};
-use super::io::{self as nvm, Begun, Done};
+use super::io::{self as nvm, Begun, Done, Tags};
 use super::{Target, add, admin, connect};
 use crate::socket::{poll_receive, poll_send};
 
@@ -183,6 +183,10 @@ impl Connection {
     fn finish(&mut self, done: Done) {
         self.held_back.remove(done.tag);
         let n = &self.target.counters.completed;
+        if let Some((first, status)) = done.first {
+            n.set(n.get() + 1);
+            self.queue.complete(first, status, 0, None);
+        }
         n.set(n.get() + 1);
         self.queue.complete(done.tag, done.status, 0, done.data);
     }
@@ -244,9 +248,9 @@ impl Connection {
     }
 
     fn begin(&mut self, controller: &Controller, r: Request) {
-        let tag = r.tag;
+        let tags = Tags::of(&r);
         match nvm::begin(controller, &self.target.read_buffers, r) {
-            Err(status) => self.finish(Done { tag, status, data: None }),
+            Err(status) => self.finish(tags.refused(status)),
             Ok(Begun { mut io, wait: None }) => {
                 // Most I/O to memory ends at once, without the cost of a place among the running.
                 match io.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
@@ -255,8 +259,9 @@ impl Connection {
                 }
             }
             Ok(Begun { io, wait: Some(wait) }) => {
-                let io = Abortable::new(io, self.held_back.insert(tag, wait));
-                self.running.push(Box::pin(async move { io.await.unwrap_or_else(|_| Done::aborted(tag)) }));
+                let io = Abortable::new(io, self.held_back.insert(tags.tag, wait));
+                let aborted = tags.refused(Status::ABORTED_BY_REQUEST);
+                self.running.push(Box::pin(async move { io.await.unwrap_or(aborted) }));
             }
         }
     }

@@ -4,15 +4,15 @@ use std::rc::Rc;
 
 use bytes::Bytes;
 use futures::future::LocalBoxFuture;
-use vda_nvme::cmd::{DsmRange, io};
-use vda_nvme::controller::Request;
+use vda_nvme::cmd::{DsmRange, Sqe, io};
+use vda_nvme::controller::{Compare, Request};
 use vda_nvme::log::AnaState;
 use vda_nvme::status::Status;
 
 use super::controller::Controller;
 use super::namespace::Busy;
 use super::reservation;
-use crate::bdev::{Descriptor, IoError, IoType, Waiting};
+use crate::bdev::{Descriptor, FusedError, IoError, IoType, Waiting};
 use crate::page_buffers::PageBuffers;
 
 /// End of a command.
@@ -20,12 +20,32 @@ pub(super) struct Done {
     pub(super) tag: u16,
     pub(super) status: Status,
     pub(super) data: Option<Bytes>,
+    /// End of the first half of a fused operation, if the command is the second one.
+    pub(super) first: Option<(u16, Status)>,
 }
 
 impl Done {
-    /// End of a command that was aborted before it began.
-    pub(super) fn aborted(tag: u16) -> Self {
-        Self { tag, status: Status::ABORTED_BY_REQUEST, data: None }
+    /// End of a command that is no fused operation.
+    pub(super) fn new(tag: u16, status: Status, data: Option<Bytes>) -> Self {
+        Self { tag, status, data, first: None }
+    }
+}
+
+/// The commands of a request: one, or both halves of a fused operation.
+#[derive(Clone, Copy)]
+pub(super) struct Tags {
+    pub(super) tag: u16,
+    first: Option<u16>,
+}
+
+impl Tags {
+    pub(super) fn of(r: &Request) -> Self {
+        Self { tag: r.tag, first: r.compare.as_ref().map(|compare| compare.tag) }
+    }
+
+    /// The end of what was refused, or did not begin: both halves of a fused operation, and for the same reason.
+    pub(super) fn refused(self, status: Status) -> Done {
+        Done { tag: self.tag, status, data: None, first: self.first.map(|first| (first, status)) }
     }
 }
 
@@ -43,7 +63,7 @@ pub(super) struct Begun {
 ///
 /// # Errors
 /// The status of a command that is refused.
-pub(super) fn begin(c: &Controller, buffers: &PageBuffers, r: Request) -> Result<Begun, Status> {
+pub(super) fn begin(c: &Controller, buffers: &PageBuffers, mut r: Request) -> Result<Begun, Status> {
     if !c.state.borrow().properties.is_ready() {
         return Err(Status::SEQUENCE_ERROR.dnr());
     }
@@ -54,13 +74,17 @@ pub(super) fn begin(c: &Controller, buffers: &PageBuffers, r: Request) -> Result
         AnaState::PersistentLoss => return Err(Status::ANA_PERSISTENT_LOSS),
         AnaState::Change => return Err(Status::ANA_TRANSITION),
     }
+    // Whoever may write may compare: of a fused operation the second half is looked at.
     ns.reservations.check(c, &r.sqe)?;
     if reservation::is_command(&r.sqe) {
         return Ok(Begun { io: reservation::begin(c, &ns, r), wait: None });
     }
     let (bdev, busy) = ns.begin().ok_or(Status::INVALID_NAMESPACE.dnr())?;
     bdev.take_wait();
-    let io = submit(&bdev, busy, buffers, r)?;
+    let io = match r.compare.take() {
+        Some(compare) => compare_and_write(&bdev, busy, &r, *compare),
+        None => submit(&bdev, busy, buffers, r)?,
+    };
     Ok(Begun { io, wait: bdev.take_wait() })
 }
 
@@ -113,11 +137,60 @@ fn finish(
         let outcome = io.await;
         drop(busy);
         match outcome {
-            Ok(data) => Done { tag, status: Status::SUCCESS, data },
-            Err(status) => Done { tag, status, data: None },
+            Ok(data) => Done::new(tag, Status::SUCCESS, data),
+            Err(status) => Done::new(tag, status, None),
         }
     })
 }
+
+/// A fused operation (Base 3.4.2): the write happens if the blocks hold what the first command says, and nothing comes in between.
+///
+/// The half that fails says why, the other one that it has; a compare that was followed by a write that failed is a success.
+fn compare_and_write(
+    bdev: &Descriptor,
+    busy: Busy,
+    r: &Request,
+    compare: Compare,
+) -> LocalBoxFuture<'static, Done> {
+    let (tag, first) = (r.tag, compare.tag);
+    let end = move |compared: Status, written: Status| Done {
+        tag,
+        status: written,
+        data: None,
+        first: Some((first, compared)),
+    };
+    let length = match check_pair(bdev, r, &compare) {
+        Ok(length) => length,
+        Err(status) => return Box::pin(std::future::ready(end(status, Status::FAILED_FUSED))),
+    };
+    let (expected, data) = (compare.data.slice(..length), r.data.slice(..length));
+    let io = bdev.compare_and_write(r.sqe.slba(), expected, data, r.sqe.fua());
+    Box::pin(async move {
+        let outcome = io.await;
+        drop(busy);
+        match outcome {
+            Ok(()) => end(Status::SUCCESS, Status::SUCCESS),
+            Err(FusedError::Compare(e)) => end(status(e), Status::FAILED_FUSED),
+            Err(FusedError::Write(e)) => end(Status::SUCCESS, status(e)),
+        }
+    })
+}
+
+/// Bytes of the range of both commands.
+fn check_pair(bdev: &Descriptor, r: &Request, compare: &Compare) -> Result<usize, Status> {
+    let range = |sqe: &Sqe| (sqe.nsid, sqe.slba(), sqe.blocks());
+    if range(&r.sqe) != range(&compare.sqe) || r.sqe.blocks() > COMPARE_AND_WRITE_BLOCKS {
+        return Err(Status::INVALID_FIELD.dnr());
+    }
+    let length = check_length(bdev, r, r.data.len())?;
+    if length > compare.data.len() {
+        return Err(Status::DATA_SGL_LENGTH_INVALID.dnr());
+    }
+    Ok(length)
+}
+
+/// Blocks of a fused operation at most (ACWU, NACWU: zero based, and 0).
+const COMPARE_AND_WRITE_BLOCKS: u32 = 1;
 
 /// Bytes of the command's range; the transfer has to hold all of it.
 fn check_length(bdev: &Descriptor, r: &Request, transfer: usize) -> Result<usize, Status> {

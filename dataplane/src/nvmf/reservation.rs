@@ -127,7 +127,7 @@ pub(super) fn begin(c: &Controller, ns: &Rc<Namespace>, r: Request) -> LocalBoxF
                 settle(&ns, &change).await.err().unwrap_or(Status::SUCCESS)
             }
         };
-        Done { tag, status, data: None }
+        Done::new(tag, status, None)
     })
 }
 
@@ -152,10 +152,10 @@ fn report(ns: &Namespace, r: &Request) -> Done {
         page => page,
     };
     match page {
-        Err(status) => Done { tag: r.tag, status, data: None },
+        Err(status) => Done::new(r.tag, status, None),
         Ok(mut page) => {
             page.resize(r.buffer_len as usize, 0);
-            Done { tag: r.tag, status: Status::SUCCESS, data: Some(page.into()) }
+            Done::new(r.tag, Status::SUCCESS, Some(page.into()))
         }
     }
 }

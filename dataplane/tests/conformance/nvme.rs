@@ -36,6 +36,9 @@ pub(crate) struct NvmeCommand {
     io: Option<String>,
     /// Namespace, 1 if it is left out.
     nsid: Option<u32>,
+    /// Which half of a fused operation it is: 1 or 2.
+    #[serde(default)]
+    fuse: u8,
     #[serde(default)]
     cdw10: u32,
     #[serde(default)]
@@ -77,6 +80,7 @@ impl NvmeCommand {
         };
         let mut sqe =
             Sqe::new(opcode.unwrap_or_else(|| panic!("no such command: {self:?}")), self.nsid.unwrap_or(1));
+        sqe.flags |= self.fuse;
         sqe.cdw10[..4].copy_from_slice(&[self.cdw10, self.cdw11, self.cdw12, self.cdw13]);
         sqe
     }

@@ -220,13 +220,24 @@ fn what_identify_says_is_what_is_enforced() {
         assert_eq!((4096 << id.mdts, id.ioccsz * 16 - 64), (128 << 10, 4096));
         let word = |at: usize| u32::from_le_bytes([data[at], data[at + 1], data[at + 2], data[at + 3]]);
         assert_eq!((data[258], data[262]), (3, 0), "ACL: four aborts; ELPE: one entry");
-        assert_eq!(word(522) & 0xffff, 0, "FUSES: no fused operations");
+        assert_eq!(word(522) & 0xffff, 1, "FUSES: Compare and Write");
+        assert_eq!(word(532) & 0xffff, 0, "ACWU: one block");
         assert_eq!(word(536), 1 | 1 << 20 | 1 << 21, "SGLS: offsets and transport data blocks");
-        // Both halves of compare and write.
-        for fuse in [1, 2] {
-            let fused = Sqe { flags: Sqe::PSDT_SGL << 6 | fuse, ..range(io::READ, 1, 0, 1) };
-            assert_eq!(host.io.status(fused, vec![], BLOCK).await, Status::INVALID_FIELD.dnr());
+        // One block more than ACWU, and a queue that has no fused operations.
+        for (blocks, ends) in
+            [(1, [Status::SUCCESS; 2]), (2, [Status::INVALID_FIELD.dnr(), Status::FAILED_FUSED])]
+        {
+            let zeroes = vec![0; blocks as usize * BLOCK];
+            let tokens = [(io::COMPARE, 1), (io::WRITE, 2)].map(|(opcode, fuse)| {
+                let half = Sqe { flags: fuse, ..range(opcode, 1, 0, blocks) };
+                host.io.stage(half, zeroes.clone(), 0)
+            });
+            for (token, end) in tokens.into_iter().zip(ends) {
+                assert_eq!(host.io.wait(token).await.cqe.status, end, "{blocks} blocks");
+            }
         }
+        let keep_alive = Sqe { flags: 1, ..sqe(admin::KEEP_ALIVE, 0, &[]) };
+        assert_eq!(host.admin.status(keep_alive, vec![], 0).await, Status::INVALID_FIELD.dnr());
         // One request for events more than AERL says.
         for _ in 0..EVENT_REQUESTS {
             host.admin.submit(sqe(admin::ASYNC_EVENT_REQUEST, 0, &[]), vec![], 0).await;

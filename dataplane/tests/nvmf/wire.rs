@@ -224,6 +224,11 @@ async fn data_commands(q: &mut RawQueue) {
         assert_eq!((read.cqe.status, &read.buffer[..]), (Status::SUCCESS, &data[..]));
         good(q, "compare", block_io(io::COMPARE, 8, blocks), data, 0).await;
     }
+    // Both halves of a fused operation.
+    let half = |opcode, fuse| Sqe { flags: fuse, ..block_io(opcode, 8, 1) };
+    let compare = q.submit(half(io::COMPARE, 1), vec![0; BLOCK], 0).await;
+    good(q, "fused write", half(io::WRITE, 2), vec![7; BLOCK], 0).await;
+    assert_eq!(q.wait(compare).await.cqe.status, Status::SUCCESS, "fused compare");
     good(q, "flush", Sqe::new(io::FLUSH, 1), vec![], 0).await;
     good(q, "write zeroes", block_io(io::WRITE_ZEROES, 0, 16), vec![], 0).await;
     let ranges = [DsmRange { slba: 0, blocks: 8 }, DsmRange { slba: 64, blocks: 1 }];

@@ -2,6 +2,7 @@
 
 use bytes::Bytes;
 
+use super::fused::shared_buffer;
 use super::{Buffers, ControllerQueue, Request, Slot};
 use crate::cmd::Sqe;
 use crate::limits::buffer_size;
@@ -36,7 +37,7 @@ impl ControllerQueue {
             return None;
         }
         self.execute(tag, sqe.cid, length, held);
-        Some(Request { tag, sqe, data: Bytes::new(), buffer_len: length })
+        Some(Request { tag, sqe, data: Bytes::new(), buffer_len: length, compare: None })
     }
 
     /// The command whose turn it is to get a buffer: the oldest, but for writes that wait for the budget of this connection.
@@ -66,7 +67,8 @@ impl ControllerQueue {
                 }
                 Slot::Receiving { sqe, length, requested, .. } => {
                     let (cccid, length) = (sqe.cid, *length);
-                    if !buffers.take(buffer_size(length as usize)) {
+                    let shared = shared_buffer(sqe, length);
+                    if shared > 0 && !buffers.take(shared) {
                         return None;
                     }
                     *requested = true;
@@ -83,8 +85,7 @@ impl ControllerQueue {
 
     /// Aborts the command `cid` if its execution has not begun (Base 5.1).
     ///
-    /// One whose data was not asked for yet ends at once. One whose data is under way ends when that is here: its transfer tag has to stay
-    /// valid until then, but it is never executed.
+    /// One whose data was not asked for yet ends at once. One whose data is under way ends when that is here, but it is never executed.
     pub fn abort(&mut self, cid: u16) -> Abort {
         let is_it = |s: &Slot| match s {
             Slot::Receiving { sqe, .. } | Slot::Waiting { sqe, .. } => sqe.cid == cid,
@@ -93,17 +94,35 @@ impl ControllerQueue {
         };
         let Some(index) = self.slots.iter().position(is_it) else { return Abort::Unknown };
         let tag = index as u16;
-        match &mut self.slots[index] {
-            Slot::Receiving { requested: true, aborted, .. } => *aborted = true,
+        match &self.slots[index] {
             Slot::Receiving { .. } | Slot::Waiting { .. } => {
+                self.refuse(tag, Status::ABORTED_BY_REQUEST);
+                self.unfuse(tag);
+                Abort::Aborted
+            }
+            Slot::Executing { .. } | Slot::Free => Abort::Executing(tag),
+        }
+    }
+
+    /// Ends a command that was not given out, with `status`; one whose data is under way, when that is here: its transfer tag has to stay valid
+    /// until then.
+    pub(super) fn refuse(&mut self, tag: u16, status: Status) {
+        let cid = match self.slots.get_mut(usize::from(tag)) {
+            None | Some(Slot::Free) => return,
+            Some(Slot::Receiving { requested: true, refused, .. }) => {
+                refused.get_or_insert(status);
+                return;
+            }
+            Some(Slot::Receiving { sqe, .. } | Slot::Waiting { sqe, .. }) => {
+                let cid = sqe.cid;
                 self.waiting_reads.retain(|t| *t != tag);
                 self.waiting_writes.retain(|t| *t != tag);
-                self.execute(tag, cid, 0, 0);
-                self.complete(tag, Status::ABORTED_BY_REQUEST, 0, None);
+                cid
             }
-            Slot::Executing { .. } | Slot::Free => return Abort::Executing(tag),
-        }
-        Abort::Aborted
+            Some(&mut Slot::Executing { cid, .. }) => cid,
+        };
+        self.execute(tag, cid, 0, 0);
+        self.complete(tag, status, 0, None);
     }
 }
 
