@@ -6,14 +6,19 @@
 //!
 //! INVARIANT: a raid1 is never created from members that may differ. The first assembly takes all of them (nothing was written yet);
 //! any later one takes exactly one that is in sync, and the others are rebuilt onto.
+//!
+//! A member whose node was started anew since it was attached has another name now (ADR 0091): what it had acknowledged and not flushed is gone.
+//! Under its old name it is connected to no more. It is reported as out of sync as soon as a member is connected that stayed, and
+//! leaves when that is recorded; if all are like that, the raid1
+//! goes, as when it loses its last member, and one is elected.
 
 use std::collections::BTreeSet;
 
-use vda_model::ids::VdId;
+use vda_model::ids::{DaId, VdId};
 use vda_reconcile::{Actual, Refusal, Verdict};
 use vda_spdk::{BdevRaidCreate, RaidInfo, RaidLevel, RaidState};
 
-use crate::resources::{Action, Array, Id, State};
+use crate::resources::{Action, Array, Id, MemberState, State};
 
 /// Where the data of a set is when it has to be assembled.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -28,12 +33,43 @@ pub enum Source {
     Lost,
 }
 
+/// A member of a mirror set.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MemberSpec {
+    pub vd: VdId,
+    /// The bdev by which it is seen here.
+    pub bdev: String,
+    /// Subsystem through which it is exported now; `None`: not known.
+    pub nqn: Option<String>,
+}
+
+impl MemberSpec {
+    fn attached<'a>(&self, da: DaId, actual: &'a Actual<Array>) -> Option<&'a MemberState> {
+        match actual.known(&Id::Member(da, self.vd)) {
+            Some(State::Member(member)) => Some(member),
+            _ => None,
+        }
+    }
+
+    /// It is attached under a name that it does not have any more.
+    fn renamed(&self, da: DaId, actual: &Actual<Array>) -> bool {
+        let attached = self.attached(da, actual);
+        self.nqn.is_some() && attached.is_some_and(|attached| attached.trid.subnqn != self.nqn)
+    }
+
+    /// It can be used under the name that it has.
+    fn present(&self, da: DaId, actual: &Actual<Array>) -> bool {
+        self.nqn.is_some() && !self.renamed(da, actual) && actual.usable(&Id::Member(da, self.vd))
+    }
+}
+
 /// What a mirror set should be.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct MirrorSpec {
-    /// Members and their bdevs.
-    pub members: Vec<(VdId, String)>,
+    pub members: Vec<MemberSpec>,
     pub source: Source,
+    /// Those that are recorded to be in sync.
+    pub recorded: BTreeSet<VdId>,
     /// What every member has at least.
     pub size_bytes: u64,
 }
@@ -108,8 +144,7 @@ pub(crate) fn judge(id: &Id, spec: &MirrorSpec, actual: &Actual<Array>) -> Verdi
         _ => match &spec.source {
             Source::Blank => assemble(id, spec, &spec.members, actual),
             Source::Elected(vd) => {
-                let elected: Vec<_> =
-                    spec.members.iter().filter(|(member, _)| member == vd).cloned().collect();
+                let elected: Vec<_> = spec.members.iter().filter(|m| m.vd == *vd).cloned().collect();
                 assemble(id, spec, &elected, actual)
             }
             Source::Undecided => {
@@ -138,27 +173,90 @@ fn judge_assembled(
     if !placeholders.is_empty() {
         return Verdict::Update(placeholders);
     }
+    let Id::Mirror(da, _) = id else { return Verdict::Fine };
+    if let Some(actions) = let_go(id, *da, spec, found, actual) {
+        return Verdict::Update(actions);
+    }
     // One rebuild at a time. A member that is back is always rebuilt in full: what it missed is not known.
     let room =
         found.rebuild.is_none() && found.unproven.is_empty() && found.slots.iter().any(Option::is_none);
-    let Id::Mirror(da, _) = id else { return Verdict::Fine };
-    let back =
-        spec.members.iter().find(|(vd, bdev)| !found.holds(bdev) && actual.usable(&Id::Member(*da, *vd)));
+    let back = spec.members.iter().find(|member| {
+        !found.holds(&member.bdev) && member.present(*da, actual) && recorded_as_out(member, spec, found)
+    });
     match back {
-        Some((_, bdev)) if room => {
-            Verdict::Update(vec![Action::AddBase { raid: id.name(), bdev: bdev.clone() }])
+        Some(member) if room => {
+            Verdict::Update(vec![Action::AddBase { raid: id.name(), bdev: member.bdev.clone() }])
         }
         _ => Verdict::Fine,
     }
 }
 
+/// Members of a raid1 whose nodes were started anew, and those that stayed and have all the data.
+fn renamed<'a>(
+    da: DaId,
+    spec: &'a MirrorSpec,
+    found: &MirrorState,
+    actual: &Actual<Array>,
+) -> (Vec<&'a MemberSpec>, Vec<&'a MemberSpec>) {
+    let target = found.rebuild.as_ref().map(|(target, _)| target);
+    let (renamed, stayed): (Vec<_>, Vec<_>) =
+        spec.members.iter().filter(|m| found.holds(&m.bdev)).partition(|m| m.renamed(da, actual));
+    (renamed, stayed.into_iter().filter(|m| target != Some(&m.bdev)).collect())
+}
+
+/// Members of a raid1 that lack something, for sure, although they are in it: their nodes were started anew, and there is one that stayed. If that one
+/// is away it may come back with all it has, or may have lost its power too: before that is known nothing is given up.
+pub(crate) fn outdated(
+    da: DaId,
+    spec: &MirrorSpec,
+    found: &MirrorState,
+    actual: &Actual<Array>,
+) -> BTreeSet<VdId> {
+    let (renamed, stayed) = renamed(da, spec, found, actual);
+    let sure = stayed.iter().any(|m| found.in_sync(&m.bdev) && m.present(da, actual));
+    renamed.into_iter().filter(|_| sure).map(|m| m.vd).collect()
+}
+
+/// What takes members out whose nodes were started anew, if that can be done now. They can neither be read from nor written to, so they stay until
+/// it is recorded that they are out of sync: what is written without them must not be lost by electing one of them.
+fn let_go(
+    id: &Id,
+    da: DaId,
+    spec: &MirrorSpec,
+    found: &MirrorState,
+    actual: &Actual<Array>,
+) -> Option<Vec<Action>> {
+    let (renamed, stayed) = renamed(da, spec, found, actual);
+    if renamed.is_empty() {
+        return None;
+    }
+    if stayed.is_empty() {
+        // Nobody has what was not flushed. What is recorded must be what is here: from that one is elected.
+        let here = |vd: &VdId| spec.members.iter().any(|m| m.vd == *vd && found.in_sync(&m.bdev));
+        let recorded = !spec.recorded.is_empty() && spec.recorded.iter().all(here);
+        let decided = spec.source == Source::Blank || recorded;
+        return decided.then(|| vec![Action::DeleteRaid { name: id.name() }]);
+    }
+    let outdated = outdated(da, spec, found, actual);
+    let leaves = |m: &&&MemberSpec| outdated.contains(&m.vd) && recorded_as_out(m, spec, found);
+    let actions: Vec<_> =
+        renamed.iter().filter(leaves).map(|m| Action::RemoveBase { bdev: m.bdev.clone() }).collect();
+    (!actions.is_empty()).then_some(actions)
+}
+
+/// A member leaves, and may be rebuilt onto, only when it is recorded to be out of sync: if this node dies in the middle, it must not be elected.
+/// Unless nobody in this raid1 is recorded to be in sync: then a report about it would not be believed, and the record stays as it is.
+fn recorded_as_out(member: &MemberSpec, spec: &MirrorSpec, found: &MirrorState) -> bool {
+    let others = || spec.members.iter().filter(|m| m.vd != member.vd && found.in_sync(&m.bdev));
+    let believed = others().any(|m| spec.recorded.contains(&m.vd));
+    !(believed && spec.recorded.contains(&member.vd))
+}
+
 /// Creates it from `from`, with placeholders in all other slots, and takes those out again.
-fn assemble(id: &Id, spec: &MirrorSpec, from: &[(VdId, String)], actual: &Actual<Array>) -> Verdict<Array> {
+fn assemble(id: &Id, spec: &MirrorSpec, from: &[MemberSpec], actual: &Actual<Array>) -> Verdict<Array> {
     let Id::Mirror(da, set) = id else { return Verdict::Fine };
-    let block_size = from.iter().find_map(|(vd, _)| match actual.known(&Id::Member(*da, *vd)) {
-        Some(State::Member(member)) => member.bdev.map(|(block_size, _)| block_size),
-        _ => None,
-    });
+    let block_size =
+        from.iter().find_map(|m| m.attached(*da, actual)?.bdev.map(|(block_size, _)| block_size));
     let Some(block_size) = block_size else {
         return Verdict::Wait(format!("the members of mirror set {}", position(id)));
     };
@@ -173,7 +271,7 @@ fn assemble(id: &Id, spec: &MirrorSpec, from: &[(VdId, String)], actual: &Actual
             blocks: spec.size_bytes / u64::from(block_size.max(1)),
         })
         .collect();
-    let bases = from.iter().map(|(_, bdev)| bdev.clone()).chain(spares.iter().map(Id::name));
+    let bases = from.iter().map(|m| m.bdev.clone()).chain(spares.iter().map(Id::name));
     actions.push(Action::CreateRaid(Box::new(BdevRaidCreate::new(
         id.name(),
         RaidLevel::Raid1,

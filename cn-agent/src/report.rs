@@ -3,7 +3,8 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use vda_model::ids::DaId;
+use vda_model::ids::{BootId, DaId};
+use vda_model::names::{Namespace, OwnedName};
 use vda_proto::v1::{
     CntlrStatus, Condition, ExpStatus, LegObserved, MemberStatus, PartStatus, ResourceStatus,
 };
@@ -11,8 +12,8 @@ use vda_reconcile::status::{self, Book};
 use vda_reconcile::{Blocker, FaultKind, Observed, Report, Settled, Wanted};
 
 use crate::driver::{leg_record, volume_record};
-use crate::mirror::{MirrorState, Source, position};
-use crate::resources::{Array, Id, State, member_bdev};
+use crate::mirror::{MirrorState, Source, outdated, position};
+use crate::resources::{Array, Id, Spec, State, member_bdev};
 use crate::stack::{Initialised, source};
 use crate::want::{ExpWant, LegWant, MemberWant, SetWant, Want};
 
@@ -133,11 +134,22 @@ impl View<'_, '_> {
         }
     }
 
+    /// Whether a member has all the data.
+    fn in_sync(&self, set: &SetWant, mirror: &MirrorState, member: &MemberWant) -> bool {
+        let outdated = match self.settled.desired.wants.get(&Id::Mirror(self.da, set.position)) {
+            Some(vda_reconcile::Want { spec: Spec::Mirror(spec), .. }) => {
+                outdated(self.da, spec, mirror, self.settled.actual).contains(&member.vd)
+            }
+            _ => false,
+        };
+        !outdated && mirror.in_sync(&member_bdev(self.da, member.vd))
+    }
+
     /// What is not whole although it serves.
     fn degraded(&self) -> Option<String> {
         let lacks = self.sets().filter_map(|(_, set)| {
             let mirror = self.mirror(set)?;
-            let in_sync = set.members.iter().filter(|m| mirror.in_sync(&member_bdev(self.da, m.vd))).count();
+            let in_sync = set.members.iter().filter(|m| self.in_sync(set, mirror, m)).count();
             let rebuild =
                 mirror.rebuild.as_ref().map_or_else(String::new, |(_, p)| format!(", rebuilding: {p} %"));
             let p = set.position;
@@ -207,7 +219,7 @@ impl View<'_, '_> {
 
     fn lack(&self, id: &Id, mirror: &MirrorState) -> Option<String> {
         let (_, set) = self.sets().find(|(_, set)| Id::Mirror(self.da, set.position) == *id)?;
-        let in_sync = set.members.iter().filter(|m| mirror.in_sync(&member_bdev(self.da, m.vd))).count();
+        let in_sync = set.members.iter().filter(|m| self.in_sync(set, mirror, m)).count();
         (in_sync < set.members.len()).then(|| format!("{in_sync} of {} members in sync", set.members.len()))
     }
 
@@ -229,12 +241,32 @@ impl View<'_, '_> {
     fn member_status(&mut self, set: &SetWant, member: &MemberWant) -> MemberStatus {
         let bdev = member_bdev(self.da, member.vd);
         let (in_sync, rebuilt, rebuild_percent) = match self.mirror(set) {
-            Some(mirror) => (mirror.in_sync(&bdev), mirror.rebuilt.contains(&bdev), mirror.percent(&bdev)),
+            Some(mirror) => {
+                (self.in_sync(set, mirror, member), mirror.rebuilt.contains(&bdev), mirror.percent(&bdev))
+            }
             None => (false, false, 0),
         };
         let condition = self.of(&Id::Member(self.da, member.vd));
         let status = self.book.stamp(&format!("member {}", member.vd), condition);
-        MemberStatus { vd_id: member.vd.to_string(), status: Some(status), in_sync, rebuilt, rebuild_percent }
+        MemberStatus {
+            vd_id: member.vd.to_string(),
+            status: Some(status),
+            in_sync,
+            rebuilt,
+            rebuild_percent,
+            boot: self.boot(member).map(|boot| boot.to_string()).unwrap_or_default(),
+        }
+    }
+
+    /// The boot in the name under which a member is attached.
+    fn boot(&self, member: &MemberWant) -> Option<BootId> {
+        let Some(State::Member(attached)) = self.settled.actual.known(&Id::Member(self.da, member.vd)) else {
+            return None;
+        };
+        match OwnedName::parse(Namespace::Nqn, attached.trid.subnqn.as_deref()?)? {
+            OwnedName::VdSubsystem(_, boot) => boot,
+            _ => None,
+        }
     }
 
     fn exp(&mut self, exp: &ExpWant) -> ExpStatus {

@@ -8,7 +8,7 @@ use vda_model::names::{OwnedName, SetPosition};
 use vda_reconcile::parts::export::{ExportAction, ExportSpec, ExportState, ExportVerdict};
 use vda_reconcile::parts::lvol::{LvolAction, LvolSpec, LvolState};
 use vda_reconcile::parts::lvstore::{Format, LvstoreAction, LvstoreState, bring_up};
-use vda_reconcile::{Actual, Domain, Refusal, Removal, Verdict};
+use vda_reconcile::{Actual, Domain, Observed, Refusal, Removal, Verdict};
 use vda_spdk::{BdevNvmeAttachController, BdevRaidCreate, ControllerState, RaidLevel, Trid};
 
 use crate::mirror::{self, MirrorSpec, MirrorState};
@@ -172,7 +172,7 @@ impl Domain for Array {
     fn judge(id: &Id, spec: &Spec, actual: &Actual<Self>) -> Verdict<Self> {
         match (id, spec) {
             (_, Spec::Never(refusal)) => Verdict::Refuse(refusal.clone()),
-            (_, Spec::Member(attach)) => judge_member(attach, actual.known(id)),
+            (_, Spec::Member(attach)) => judge_member(id, attach, actual),
             (Id::Spare(da, ..), Spec::Spare(set)) => mirror::judge_spare(id, &Id::Mirror(*da, *set), actual),
             (Id::Mirror(..), Spec::Mirror(mirror)) => mirror::judge(id, mirror, actual),
             (_, Spec::Stack(create)) => judge_stack(create, actual.known(id)),
@@ -221,17 +221,34 @@ impl Domain for Array {
     }
 }
 
-fn judge_member(attach: &BdevNvmeAttachController, found: Option<&State>) -> Verdict<Array> {
-    let Some(State::Member(found)) = found else {
+fn judge_member(id: &Id, attach: &BdevNvmeAttachController, actual: &Actual<Array>) -> Verdict<Array> {
+    let Some(State::Member(found)) = actual.known(id) else {
+        if attach.subnqn.is_none() {
+            return Verdict::Wait("the boot of the node is not known yet".to_owned());
+        }
         let actions = vec![Action::Attach(Box::new(attach.clone()))];
         return Verdict::Create { actions, destructive: false };
     };
     let same = Some(&found.hostnqn) == attach.hostnqn.as_ref()
-        && found.trid.subnqn == attach.subnqn
         && found.trid.traddr.as_ref() == Some(&attach.traddr)
         && found.trid.trsvcid == attach.trsvcid;
     if !same {
         return Verdict::Remove;
+    }
+    if attach.subnqn.is_some() && found.trid.subnqn != attach.subnqn {
+        // The name changes with the boot of the node. Its mirror set lets go of it, and stays if it can.
+        let held = actual.seen.iter().any(|(on, seen)| {
+            let holds = match seen.state {
+                Observed::Known(_) => seen.sits_on.contains(id),
+                Observed::Unknown => true,
+                Observed::Absent => false,
+            };
+            matches!(on, Id::Mirror(..)) && holds
+        });
+        return match held {
+            true => Verdict::Wait("the node was started anew, the VD has to be rebuilt".to_owned()),
+            false => Verdict::Remove,
+        };
     }
     match (found.path, found.bdev) {
         (ControllerState::Enabled, Some(_)) => Verdict::Fine,

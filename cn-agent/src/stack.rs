@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use vda_model::ids::DaId;
+use vda_model::ids::{DaId, VdId};
 use vda_model::names::OwnedName;
 use vda_reconcile::parts::export::{ExportSpec, NamespaceSpec};
 use vda_reconcile::parts::lvol::LvolSpec;
@@ -10,7 +10,7 @@ use vda_reconcile::parts::lvstore::Format;
 use vda_reconcile::{Desired, Refusal};
 use vda_spdk::{BdevNvmeAttachController, BdevRaidCreate, MultipathMode, RaidLevel};
 
-use crate::mirror::{MirrorSpec, Source};
+use crate::mirror::{MemberSpec, MirrorSpec, Source};
 use crate::resources::{Array, Id, Spec, member_bdev};
 use crate::want::{ExpWant, GroupWant, LegWant, MemberWant, SetWant, Want};
 
@@ -137,9 +137,13 @@ fn add_set(desired: &mut Desired<Array>, da: DaId, leg: &LegWant, set: &SetWant,
         Source::Elected(vd) => vec![Id::Member(da, *vd)],
         Source::Undecided | Source::Lost => Vec::new(),
     };
-    let members = set.members.iter().map(|member| (member.vd, member_bdev(da, member.vd))).collect();
+    let member = |m: &MemberWant| MemberSpec { vd: m.vd, bdev: member_bdev(da, m.vd), nqn: m.nqn.clone() };
+    let members = set.members.iter().map(member).collect();
+    let known = leg.known.as_ref().filter(|known| known.initialised);
+    let of_set = |vd: &VdId| set.members.iter().any(|m| m.vd == *vd);
+    let recorded = known.iter().flat_map(|k| &k.in_sync).copied().filter(of_set).collect();
     let size_bytes = set.members.iter().map(|member| member.size_bytes).min().unwrap_or(0);
-    desired.want(id.clone(), Spec::Mirror(MirrorSpec { members, source, size_bytes }), needs);
+    desired.want(id.clone(), Spec::Mirror(MirrorSpec { members, source, recorded, size_bytes }), needs);
     id
 }
 
@@ -167,7 +171,7 @@ fn attach(id: &Id, leg: &LegWant, member: &MemberWant, mirrored: bool) -> BdevNv
     BdevNvmeAttachController {
         adrfam: member.address.adrfam.clone(),
         trsvcid: member.address.trsvcid.clone(),
-        subnqn: Some(member.nqn.clone()),
+        subnqn: member.nqn.clone(),
         hostnqn: Some(leg.owner.clone()),
         multipath: Some(MultipathMode::Multipath),
         // A member that is lost stays attached and is connected to again for ever; the host of an unmirrored array waits meanwhile.

@@ -89,7 +89,8 @@ pub struct SetWant {
 pub struct MemberWant {
     pub vd: VdId,
     pub dn_address: String,
-    pub nqn: String,
+    /// Its subsystem; `None`: not known, because the boot of its node is not.
+    pub nqn: Option<String>,
     pub address: ListenAddress,
     pub size_bytes: u64,
 }
@@ -227,7 +228,7 @@ fn member_want(member: &Member) -> Result<MemberWant, BadSpec> {
     Ok(MemberWant {
         vd,
         dn_address: member.dn_address.clone(),
-        nqn: member.nqn.clone(),
+        nqn: Some(member.nqn.clone()).filter(|nqn| !nqn.is_empty()),
         address: listen_address(member.listener.as_ref()).map_err(|e| e.within(format!("members[{vd}]")))?,
         size_bytes: member.size_bytes,
     })

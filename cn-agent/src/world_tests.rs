@@ -34,12 +34,22 @@ impl Content {
     }
 }
 
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
 struct Vd {
     exported: bool,
     up: bool,
+    /// Under which it is exported now. If mirrored, it ends with the number of starts of its node.
     nqn: String,
     content: Content,
+    /// What a loss of power leaves of it.
+    flushed: Content,
+}
+
+/// How a controller has attached a VD.
+#[derive(Debug, Clone)]
+struct Attached {
+    hostnqn: String,
+    nqn: String,
 }
 
 #[derive(Debug, Clone)]
@@ -53,7 +63,7 @@ struct Raid {
 pub(crate) struct World {
     da: DaId,
     vds: BTreeMap<VdId, Vd>,
-    attached: BTreeMap<VdId, String>,
+    attached: BTreeMap<VdId, Attached>,
     nulls: BTreeSet<String>,
     raids: BTreeMap<String, Raid>,
     /// Name and base bdev.
@@ -61,7 +71,15 @@ pub(crate) struct World {
     volume: Option<u64>,
     exports: BTreeMap<String, NvmfSubsystem>,
     version: u64,
+    /// The last write before an acknowledged flush.
+    flushed: u64,
+    /// Some node lost its power: what was not flushed may be gone, but nothing else.
+    powerless: bool,
     replicated: bool,
+    /// Some member was found to be lost since this was asked last.
+    dropped: bool,
+    /// Raids deleted in this wave: what is done at the same time may find them or not.
+    deleted: BTreeSet<String>,
     pub(crate) violations: Vec<String>,
 }
 
@@ -73,8 +91,7 @@ fn no(op: &str, why: impl Into<String>) -> Done {
 
 impl World {
     pub(crate) fn new<'a>(members: impl Iterator<Item = &'a Member>) -> Self {
-        let vd =
-            |m: &Member| Vd { exported: true, up: true, nqn: m.nqn.clone(), content: Content::default() };
+        let vd = |m: &Member| Vd { exported: true, up: true, nqn: m.nqn.clone(), ..Vd::default() };
         let vds: BTreeMap<VdId, Vd> = members.map(|m| (m.vd_id.parse().unwrap(), vd(m))).collect();
         let stripes: BTreeSet<u64> = vds.keys().map(|v| (v.bits() - 1) / 16).collect();
         let replicated = vds.len() > stripes.len();
@@ -88,6 +105,10 @@ impl World {
             volume: None,
             exports: BTreeMap::new(),
             version: 0,
+            flushed: 0,
+            powerless: false,
+            dropped: false,
+            deleted: BTreeSet::new(),
             replicated,
             violations: Vec::new(),
         }
@@ -175,19 +196,88 @@ impl World {
         if !self.replicated {
             return;
         }
-        let bdev = member_bdev(self.da, vd);
-        let holder = self.raids.iter().find(|(_, raid)| raid.slots.contains(&Some(bdev.clone())));
-        let Some(name) = holder.map(|(name, _)| name.clone()) else { return };
-        let raid = self.raids.get_mut(&name).unwrap();
-        for slot in raid.slots.iter_mut().filter(|slot| slot.as_ref() == Some(&bdev)) {
+        self.drop_lost();
+    }
+
+    /// Its node loses its power, and is back at once: nobody has noticed.
+    pub(crate) fn lose_power(&mut self, vd: VdId) {
+        if !self.replicated {
+            return;
+        }
+        let vd = self.vds.get_mut(&vd).unwrap();
+        vd.content = vd.flushed;
+        let (name, starts) = vd.nqn.rsplit_once(':').unwrap();
+        vd.nqn = format!("{name}:{:016x}", u64::from_str_radix(starts, 16).unwrap() + 1);
+        self.powerless = true;
+    }
+
+    /// A node is not reachable, and nobody has noticed.
+    pub(crate) fn cut_off(&mut self, vd: VdId) {
+        self.vds.get_mut(&vd).unwrap().up = false;
+    }
+
+    pub(crate) fn attached_as(&self, vd: VdId) -> &str {
+        &self.attached[&vd].nqn
+    }
+
+    /// The last write of which a VD has its part.
+    pub(crate) fn version(&self, vd: VdId) -> u64 {
+        self.vds[&vd].content.version
+    }
+
+    pub(crate) fn nqn(&self, vd: VdId) -> String {
+        self.vds[&vd].nqn.clone()
+    }
+
+    /// An initiator connects again only to a name that is there.
+    fn connected(&self, vd: VdId) -> bool {
+        let there = &self.vds[&vd];
+        there.up && self.attached.get(&vd).is_some_and(|attached| attached.nqn == there.nqn)
+    }
+
+    /// I/O finds out who is not there.
+    fn drop_lost(&mut self) {
+        if !self.replicated {
+            return;
+        }
+        for name in self.mirrors() {
+            let lost: Vec<VdId> = self.vds.keys().copied().filter(|vd| !self.connected(*vd)).collect();
+            for vd in lost {
+                self.take_out(&name, &member_bdev(self.da, vd));
+            }
+            if self.raids.contains_key(&name) && self.sources(&name).is_empty() {
+                self.collapse(&name);
+            }
+        }
+    }
+
+    fn take_out(&mut self, raid: &str, bdev: &str) {
+        let Some(raid) = self.raids.get_mut(raid) else { return };
+        for slot in raid.slots.iter_mut().filter(|slot| slot.as_deref() == Some(bdev)) {
             *slot = None;
+            self.dropped = true;
         }
-        if raid.rebuild.as_ref() == Some(&bdev) {
-            raid.rebuild = None;
-        }
-        let sources = raid.slots.iter().flatten().filter(|b| raid.rebuild.as_ref() != Some(b)).count();
-        if sources == 0 {
-            self.collapse(&name);
+        raid.rebuild.take_if(|target| target == bdev);
+    }
+
+    pub(crate) fn begin_wave(&mut self) {
+        self.deleted.clear();
+    }
+
+    pub(crate) fn has_dropped(&mut self) -> bool {
+        std::mem::take(&mut self.dropped)
+    }
+
+    /// A host flushes, if it can.
+    pub(crate) fn flush(&mut self) {
+        self.drop_lost();
+        if self.is_served() {
+            let sources: Vec<VdId> = self.mirrors().iter().flat_map(|name| self.sources(name)).collect();
+            self.flushed = sources.iter().map(|vd| self.vds[vd].content.version).min().unwrap_or(0);
+            for id in sources {
+                let vd = self.vds.get_mut(&id).unwrap();
+                vd.flushed = vd.content;
+            }
         }
     }
 
@@ -213,13 +303,15 @@ impl World {
     }
 
     pub(crate) fn finish_rebuilds(&mut self) {
+        self.drop_lost();
         let names: Vec<String> = self.raids.keys().cloned().collect();
         for name in names {
             let Some(target) = self.raids[&name].rebuild.clone() else { continue };
             let source = self.sources(&name).into_iter().next().expect("a rebuild has a source");
             let content = self.vds[&source].content;
             let target = self.vd_of(&target).unwrap();
-            self.vds.get_mut(&target).unwrap().content = content;
+            let target = self.vds.get_mut(&target).unwrap();
+            (target.content, target.flushed) = (content, content);
             let raid = self.raids.get_mut(&name).unwrap();
             raid.rebuilt.extend(raid.rebuild.take());
         }
@@ -233,6 +325,7 @@ impl World {
 
     /// A host writes, if it can.
     pub(crate) fn write(&mut self) {
+        self.drop_lost();
         if self.is_served() {
             self.change(|_| {});
         }
@@ -254,15 +347,21 @@ impl World {
         self.version += 1;
         for mirror in self.mirrors() {
             for vd in self.sources(&mirror) {
-                let content = &mut self.vds.get_mut(&vd).unwrap().content;
-                content.version = self.version;
-                how(content);
+                let vd = self.vds.get_mut(&vd).unwrap();
+                vd.content.version = self.version;
+                how(&mut vd.content);
+                // Metadata is flushed at once.
+                let made = |c: &Content| (c.lvstore, c.volume);
+                if made(&vd.content) != made(&vd.flushed) {
+                    vd.flushed = vd.content;
+                }
             }
         }
     }
 
     /// Reads through the whole stack; answers what is there.
     fn read(&mut self) -> Content {
+        self.drop_lost();
         let mut seen = Vec::new();
         for mirror in self.mirrors() {
             let placeholders = self.raids[&mirror].slots.iter().flatten().any(|b| self.nulls.contains(b));
@@ -275,12 +374,15 @@ impl World {
             }
             seen.extend(members.into_iter().map(Content::whole));
         }
-        if seen.windows(2).any(|pair| pair[0] != pair[1]) {
+        if !self.powerless && seen.windows(2).any(|pair| pair[0] != pair[1]) {
             self.violation(format!("mirror sets that differ are read: {seen:?}"));
         }
         let newest = self.vds.values().map(|vd| vd.content.version).max().unwrap_or(0);
-        let read = seen.first().copied().unwrap_or_default();
-        if read.version != newest {
+        let read = seen.iter().min_by_key(|content| content.version).copied().unwrap_or_default();
+        if read.version < self.flushed && !seen.is_empty() {
+            self.violation(format!("a flushed write is gone: {}, read is {}", self.flushed, read.version));
+        }
+        if !self.powerless && read.version != newest {
             self.violation(format!("stale data: version {}, written was {newest}", read.version));
         }
         read
@@ -290,8 +392,15 @@ impl World {
     pub(crate) fn check_whole(&mut self) {
         let read = self.read();
         assert!(read.lvstore && read.volume);
-        assert!(self.vds.values().all(|vd| vd.content.whole() == read), "{:?}", self.vds);
-        assert_eq!(read.version, self.version);
+        if !self.powerless {
+            assert!(self.vds.values().all(|vd| vd.content.whole() == read), "{:?}", self.vds);
+            assert_eq!(read.version, self.version);
+        }
+        for mirror in self.mirrors() {
+            let members = self.raids[&mirror].slots.iter().flatten().count();
+            assert_eq!(self.sources(&mirror).len(), members, "{mirror} is whole");
+        }
+        assert!(self.vds.keys().all(|vd| self.connected(*vd)), "{:?} {:?}", self.vds, self.attached);
         assert!(self.nulls.is_empty(), "no placeholder stays: {:?}", self.nulls);
     }
 
@@ -299,7 +408,10 @@ impl World {
 
     pub(crate) fn apply(&mut self, action: &Action) -> Done {
         match action {
-            Action::Attach(call) => self.attach(&call.name, call.hostnqn.clone().unwrap_or_default()),
+            Action::Attach(call) => {
+                let (hostnqn, nqn) = (call.hostnqn.clone().unwrap(), call.subnqn.clone().unwrap());
+                self.attach(&call.name, Attached { hostnqn, nqn })
+            }
             Action::Detach { name } => self.detach(name),
             Action::CreateNull { name, .. } => {
                 if self.nulls.insert(name.clone()) {
@@ -324,12 +436,13 @@ impl World {
         }
     }
 
-    fn attach(&mut self, name: &str, hostnqn: String) -> Done {
+    fn attach(&mut self, name: &str, how: Attached) -> Done {
         let vd = self.vds.keys().copied().find(|vd| Id::Member(self.da, *vd).name() == name).unwrap();
-        if self.attached.contains_key(&vd) || !self.vds[&vd].exported || !self.vds[&vd].up {
+        let there = &self.vds[&vd];
+        if self.attached.contains_key(&vd) || !there.exported || !there.up || there.nqn != how.nqn {
             return no("bdev_nvme_attach_controller", "Input/output error");
         }
-        self.attached.insert(vd, hostnqn);
+        self.attached.insert(vd, how);
         Ok(())
     }
 
@@ -351,6 +464,9 @@ impl World {
             return no("bdev_raid_create", "exists");
         }
         if let Some(missing) = call.base_bdevs.iter().find(|base| !self.is_bdev(base)) {
+            if self.deleted.contains(missing) {
+                return no("bdev_raid_create", "a base is gone");
+            }
             self.violation(format!("{} is created without {missing}", call.name));
         }
         if call.raid_level == RaidLevel::Raid1 {
@@ -374,15 +490,17 @@ impl World {
             return no("bdev_raid_delete", "absent");
         }
         let on_it = |raid: &Raid| raid.slots.contains(&Some(name.to_owned()));
-        if self.raids.values().any(on_it) || !self.exports.is_empty() {
+        let used = self.raids.values().any(on_it) || !self.exports.is_empty();
+        if used && self.sources(name).into_iter().any(|vd| self.connected(vd)) {
             self.violation(format!("{name} is deleted under something"));
         }
         self.collapse(name);
+        self.deleted.insert(name.to_owned());
         Ok(())
     }
 
     fn add_base(&mut self, raid: &str, bdev: &str) -> Done {
-        let up = self.vd_of(bdev).is_some_and(|vd| self.vds[&vd].up && self.attached.contains_key(&vd));
+        let up = self.vd_of(bdev).is_some_and(|vd| self.connected(vd));
         let Some(raid) = self.raids.get_mut(raid) else { return no("bdev_raid_add_base_bdev", "absent") };
         let Some(slot) = raid.slots.iter().position(Option::is_none) else {
             return no("bdev_raid_add_base_bdev", "full");
@@ -397,8 +515,14 @@ impl World {
     }
 
     fn remove_base(&mut self, bdev: &str) -> Done {
-        if self.vd_of(bdev).is_some() {
-            self.violation(format!("member {bdev} is taken out"));
+        if let Some(vd) = self.vd_of(bdev) {
+            let stays = |name: &String| {
+                let sources = self.sources(name);
+                !sources.contains(&vd) || sources.iter().any(|other| *other != vd && self.connected(*other))
+            };
+            if self.connected(vd) || !self.mirrors().iter().all(stays) {
+                self.violation(format!("member {bdev} is taken out"));
+            }
         }
         let holds = |raid: &Raid| raid.slots.iter().any(|s| s.as_deref() == Some(bdev));
         let Some((name, raid)) = self.raids.iter_mut().find(|(_, raid)| holds(raid)) else {
@@ -411,6 +535,8 @@ impl World {
         if raid.slots.iter().all(Option::is_none) {
             let name = name.clone();
             self.collapse(&name);
+        } else if raid.rebuild.as_deref() == Some(bdev) {
+            raid.rebuild = None;
         }
         Ok(())
     }
@@ -435,8 +561,12 @@ impl World {
                 }
             }
             LvstoreAction::Create { bdev, name, .. } => {
+                self.drop_lost();
                 if self.lvstore.is_some() {
                     return Ok(());
+                }
+                if !self.raids.contains_key(bdev) {
+                    return no("bdev_lvol_create_lvstore", "absent");
                 }
                 if self.vds.values().any(|vd| vd.content.lvstore) {
                     self.violation("live data is formatted");
@@ -455,6 +585,7 @@ impl World {
     fn lvol_call(&mut self, action: &LvolAction) -> Done {
         match action {
             LvolAction::Create { mib, .. } => {
+                self.drop_lost();
                 if self.lvstore.is_none() {
                     return no("bdev_lvol_create", "no lvstore");
                 }
@@ -587,11 +718,13 @@ impl World {
     }
 
     fn member(&self, id: VdId) -> Option<State> {
-        let hostnqn = self.attached.get(&id)?.clone();
-        let vd = &self.vds[&id];
-        let path = if vd.up { ControllerState::Enabled } else { ControllerState::ReconnectIsDelayed };
+        let Attached { hostnqn, nqn } = self.attached.get(&id)?.clone();
+        let path = match self.connected(id) {
+            true => ControllerState::Enabled,
+            false => ControllerState::ReconnectIsDelayed,
+        };
         let trid = Trid {
-            subnqn: Some(vd.nqn.clone()),
+            subnqn: Some(nqn),
             traddr: Some("127.0.0.1".into()),
             trsvcid: Some("4420".into()),
             ..Trid::new("TCP")

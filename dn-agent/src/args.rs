@@ -53,6 +53,16 @@ pub struct Args {
     #[arg(long, env = "VDA_DN_AGENT_RESYNC_INTERVAL", default_value = "10", value_parser = settings::duration, value_name = "SECONDS")]
     pub resync_interval: Duration,
 
+    /// File with the boot id of the node: a UUID that is another one after every start. Tests play a loss of power with it
+    #[arg(
+        long,
+        env = "VDA_DN_AGENT_BOOT_ID_PATH",
+        default_value = "/proc/sys/kernel/random/boot_id",
+        value_name = "FILE",
+        hide = true
+    )]
+    pub boot_id_path: PathBuf,
+
     #[command(flatten)]
     pub log: LogArgs,
 }

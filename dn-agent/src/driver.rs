@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use vda_model::ids::PdId;
+use vda_model::ids::{BootId, PdId};
 use vda_proto::v1::{PdStatus, ShareStatus};
 use vda_reconcile::status::Book;
 use vda_reconcile::{
@@ -32,6 +32,7 @@ pub struct DiskNode<T> {
     transport: NvmfCreateTransport,
     /// Where the operator says that VDs are exported; checked against what the DN was registered with.
     listener: ListenAddress,
+    boot: BootId,
     ledger: Arc<vda_reconcile::Ledger>,
     /// The PDs of the desired state accepted last: shares are judged by what becomes of them.
     pds: Mutex<BTreeMap<PdId, PdWant>>,
@@ -44,20 +45,26 @@ fn lock<X>(mutex: &Mutex<X>) -> MutexGuard<'_, X> {
 }
 
 impl<T: Target> DiskNode<T> {
-    /// `listener` and `transport` as the agent was started with.
+    /// `listener` and `transport` as the agent was started with; `boot` that of the node.
     pub fn new(
         target: T,
         transport: NvmfCreateTransport,
         listener: ListenAddress,
+        boot: BootId,
         ledger: Arc<vda_reconcile::Ledger>,
     ) -> Self {
-        Self { target, transport, listener, ledger, pds: Mutex::default(), conflict: Mutex::default() }
+        Self { target, transport, listener, boot, ledger, pds: Mutex::default(), conflict: Mutex::default() }
     }
 
     /// Takes over what an accepted desired state says about the node as a whole.
     pub(crate) fn set_node(&self, pds: BTreeMap<PdId, PdWant>, listener: &ListenAddress) {
         *lock(&self.pds) = pds;
         *lock(&self.conflict) = self.listener_conflict(listener);
+    }
+
+    /// The boot of the node.
+    pub(crate) const fn boot_id(&self) -> BootId {
+        self.boot
     }
 
     /// Why nothing can be exported, if so.
@@ -78,6 +85,10 @@ impl<T: Target> Knowledge for DiskNode<T> {
 
     fn conflict(&self, listener: &ListenAddress) -> Option<String> {
         self.listener_conflict(listener)
+    }
+
+    fn boot(&self) -> BootId {
+        self.boot
     }
 
     fn given_up(&self, pd: PdId) -> bool {
@@ -124,7 +135,7 @@ impl<T: Target> Driver for DiskNode<T> {
     fn component_of(&self, id: &Id) -> Key {
         match id {
             Id::Bdev(pd) | Id::Lvstore(pd) | Id::Contents(pd) => Key::Pd(*pd),
-            Id::Lvol(_, vd) | Id::Export(vd) => Key::Stray(*vd),
+            Id::Lvol(_, vd) | Id::Export(vd, _) => Key::Stray(*vd),
         }
     }
 
@@ -139,11 +150,12 @@ impl<T: Target> Driver for DiskNode<T> {
         match id {
             Id::Lvstore(pd) => Some(report::pd_record(*pd)),
             Id::Lvol(_, vd) => Some(report::vd_record(*vd)),
-            Id::Bdev(_) | Id::Contents(_) | Id::Export(_) => None,
+            Id::Bdev(_) | Id::Contents(_) | Id::Export(..) => None,
         }
     }
 
     async fn prepare(&self) -> Result<(), Fault> {
-        prepare(&self.target, &self.transport).await
+        prepare(&self.target, &self.transport).await?;
+        perform::withdraw_old_boots(&self.target, self.boot).await
     }
 }

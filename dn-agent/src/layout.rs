@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use vda_model::ids::{PdId, VdId};
+use vda_model::ids::{BootId, PdId, VdId};
 use vda_model::names::OwnedName;
 use vda_reconcile::Desired;
 use vda_reconcile::parts::export::{ExportSpec, NamespaceSpec};
@@ -21,6 +21,9 @@ pub(crate) trait Knowledge {
 
     /// Why nothing can be exported at `listener`.
     fn conflict(&self, listener: &ListenAddress) -> Option<String>;
+
+    /// The boot of this node, which mirrored VDs are named by.
+    fn boot(&self) -> BootId;
 
     /// Whether a VD that is not there can be taken for gone although the lvstore of its PD is not loaded: the PD is volatile (what was on
     /// it is lost), or is itself given up.
@@ -45,7 +48,7 @@ pub(crate) fn desired(
     }
     for id in leftovers {
         match id {
-            Id::Lvol(..) | Id::Export(_) => {
+            Id::Lvol(..) | Id::Export(..) => {
                 desired.erase.insert(*id);
             }
             // A disk nobody mentions is let go, never erased, and not even that while there is something on it.
@@ -77,18 +80,19 @@ fn add_share(desired: &mut Desired<Disk>, share: &ShareWant, knowledge: &impl Kn
     let conflict = knowledge.conflict(&share.listener);
     for (vd_id, vd) in &share.vds {
         let lvol = Id::Lvol(vd.pd, *vd_id);
+        let name = export_id(*vd_id, vd, knowledge);
         desired.context.insert(Id::Lvstore(vd.pd));
         if share.deleting {
-            desired.erase.extend([lvol, Id::Export(*vd_id)]);
+            desired.erase.extend([lvol, name]);
             continue;
         }
         let initialised = vd.initialised || knowledge.initialised(&report::vd_record(*vd_id));
         desired.want(lvol, Spec::Lvol { lvol: lvol_spec(*vd_id, vd), initialised }, [Id::Lvstore(vd.pd)]);
         let export = match &conflict {
             Some(why) => Spec::NoExport(why.clone()),
-            None => Spec::Export(Box::new(export_spec(*vd_id, vd, &share.listener))),
+            None => Spec::Export(Box::new(export_spec(*vd_id, name, vd, &share.listener))),
         };
-        desired.want(Id::Export(*vd_id), export, [lvol]);
+        desired.want(name, export, [lvol]);
     }
 }
 
@@ -101,9 +105,14 @@ fn lvol_spec(id: VdId, vd: &VdWant) -> LvolSpec {
     }
 }
 
-fn export_spec(id: VdId, vd: &VdWant, listener: &ListenAddress) -> ExportSpec {
+/// A mirrored VD's name ends with the boot of its node.
+pub(crate) fn export_id(id: VdId, vd: &VdWant, knowledge: &impl Knowledge) -> Id {
+    Id::Export(id, vd.mirrored.then(|| knowledge.boot()))
+}
+
+fn export_spec(id: VdId, name: Id, vd: &VdWant, listener: &ListenAddress) -> ExportSpec {
     ExportSpec {
-        nqn: OwnedName::VdSubsystem(id).to_string(),
+        nqn: name.to_string(),
         serial_number: serial(id),
         model_number: "VDA virtual disk".to_owned(),
         cntlids: None,

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use proptest::prelude::*;
 use vda_model::ids::DaId;
+use vda_model::names::Namespace;
 use vda_reconcile::parts::export::{ExportAction, ExportState};
 use vda_reconcile::parts::lvol::{Limits, LvolAction, LvolState};
 use vda_reconcile::parts::lvstore::{LvstoreAction, LvstoreState};
@@ -40,7 +41,8 @@ struct World {
     media: BTreeMap<PdId, Medium>,
     bdevs: BTreeMap<PdId, Backend>,
     loaded: BTreeSet<PdId>,
-    exports: BTreeMap<VdId, NvmfSubsystem>,
+    /// By VD and the boot in their name.
+    exports: BTreeMap<(VdId, Option<BootId>), NvmfSubsystem>,
     /// Ever created and not given up on order.
     live: BTreeSet<(PdId, Option<VdId>)>,
     violations: Vec<String>,
@@ -183,7 +185,7 @@ impl World {
             LvolAction::SetLimits { .. } => {}
             LvolAction::Delete { alias } => {
                 let (pd, vd) = split(alias);
-                if self.exports.contains_key(&vd) {
+                if self.exports.keys().any(|(of, _)| *of == vd) {
                     self.violations.push(format!("vd {vd} is deleted under its export"));
                 }
                 if !self.loaded.contains(&pd) || self.media.get_mut(&pd).unwrap().lvols.remove(&vd).is_none()
@@ -197,7 +199,10 @@ impl World {
     }
 
     fn export(&mut self, action: &ExportAction) -> Done {
-        let vd = |nqn: &str| -> VdId { nqn.rsplit_once(':').unwrap().1.parse().unwrap() };
+        let vd = |nqn: &str| match OwnedName::parse(Namespace::Nqn, nqn) {
+            Some(OwnedName::VdSubsystem(vd, boot)) => (vd, boot),
+            other => panic!("{nqn}: {other:?}"),
+        };
         let there =
             |world: &Self, id: VdId| world.loaded.iter().any(|pd| world.media[pd].lvols.contains_key(&id));
         match action {
@@ -218,8 +223,12 @@ impl World {
                 }
             }
             ExportAction::AddNamespace { nqn, namespace } => {
-                if !there(self, vd(nqn)) {
+                if !there(self, vd(nqn).0) {
                     return no("no such bdev");
+                }
+                let holds = |e: &NvmfSubsystem| e.namespaces.as_ref().is_some_and(|ns| !ns.is_empty());
+                if self.exports.iter().any(|((of, _), export)| *of == vd(nqn).0 && holds(export)) {
+                    return no("claimed");
                 }
                 let ns =
                     NvmfNamespace { uuid: Some(namespace.uuid), ..NvmfNamespace::new(1_u32, "lvol", "lvol") };
@@ -260,7 +269,7 @@ impl World {
                 Id::Bdev(_) => vec![],
                 Id::Lvstore(pd) => vec![Id::Bdev(*pd)],
                 Id::Contents(pd) | Id::Lvol(pd, _) => vec![Id::Lvstore(*pd)],
-                Id::Export(vd) => {
+                Id::Export(vd, _) => {
                     ids.iter().filter(|i| matches!(i, Id::Lvol(_, v) if v == vd)).copied().collect()
                 }
             };
@@ -304,8 +313,9 @@ impl World {
                 let size_bytes = *medium(&pd)?.lvols.get(&vd)?;
                 State::Lvol(LvolState { bdev: "lvol".into(), size_bytes, limits: Limits::default() })
             }
-            Id::Export(vd) => {
-                State::Export(Box::new(ExportState { subsystem: self.exports.get(&vd)?.clone(), ana: None }))
+            Id::Export(vd, boot) => {
+                let subsystem = self.exports.get(&(vd, boot))?.clone();
+                State::Export(Box::new(ExportState { subsystem, ana: None }))
             }
         })
     }
@@ -318,6 +328,7 @@ struct Scene {
     ledger: BTreeSet<String>,
     pds: BTreeMap<PdId, PdWant>,
     share: Option<ShareWant>,
+    boot: u64,
 }
 
 impl Knowledge for Scene {
@@ -326,6 +337,9 @@ impl Knowledge for Scene {
     }
     fn conflict(&self, _: &ListenAddress) -> Option<String> {
         None
+    }
+    fn boot(&self) -> BootId {
+        BootId::new(self.boot)
     }
     fn given_up(&self, pd: PdId) -> bool {
         self.pds.get(&pd).is_none_or(|pd| pd.deleting || pd.backend.volatile())
@@ -354,6 +368,7 @@ impl Scene {
                 pd: pd_id(n % 3),
                 size_bytes: 8 << 20,
                 limits: Limits::default(),
+                mirrored: n.is_multiple_of(2),
                 owner: format!("nqn.owner:{owner}"),
                 initialised: false,
             };
@@ -406,7 +421,27 @@ impl Scene {
         statuses
     }
 
+    /// Another start of the node. The data plane is another one too, unless only the agent is told so.
+    fn boots(&mut self, power_lost: bool) {
+        self.boot += 1;
+        if power_lost {
+            self.world.restart();
+        }
+        // What `perform::withdraw_old_boots` does before anything else.
+        let boot = BootId::new(self.boot);
+        self.world.exports.retain(|(_, of), _| of.is_none_or(|of| of == boot));
+    }
+
+    /// Exactly the mirrored VDs are found under names of this boot only.
+    fn check_names(&self) {
+        for (vd, boot) in self.world.exports.keys() {
+            let mirrored = (vd.bits() - 1).is_multiple_of(2);
+            assert_eq!(*boot, mirrored.then(|| BootId::new(self.boot)), "vd {vd}");
+        }
+    }
+
     fn check(&self) {
+        self.check_names();
         assert_eq!(self.world.violations, Vec::<String>::new());
     }
 }
@@ -416,6 +451,7 @@ enum Op {
     Work,
     CrashAfter(usize),
     TargetDies,
+    Boots(bool),
     Vds(Vec<usize>, u8),
     DeleteShare,
 }
@@ -425,6 +461,7 @@ fn op() -> impl Strategy<Value = Op> {
         3 => Just(Op::Work),
         3 => (0..20_usize).prop_map(Op::CrashAfter),
         2 => Just(Op::TargetDies),
+        2 => any::<bool>().prop_map(Op::Boots),
         2 => (prop::collection::vec(0..6_usize, 1..5), 0..3_u8).prop_map(|(vds, owner)| Op::Vds(vds, owner)),
         1 => Just(Op::DeleteShare),
     ]
@@ -443,6 +480,7 @@ proptest! {
                 Op::Work => drop(scene.agent(usize::MAX)),
                 Op::CrashAfter(calls) => drop(scene.agent(calls)),
                 Op::TargetDies => scene.world.restart(),
+                Op::Boots(power_lost) => scene.boots(power_lost),
                 // VDs of a share do not come and go while it lives; only its owner changes.
                 Op::Vds(vds, owner) if scene.share.is_none() => scene.want_vds(&vds, owner),
                 Op::Vds(_, owner) => {
@@ -531,4 +569,22 @@ fn a_vd_on_a_disk_that_is_away_is_not_gone() {
     let report = report::report(&scene, &key, &wanted, &settled, None, &mut book).unwrap();
     let Status::Share(status) = report.status else { panic!("a share's status") };
     assert!(!status.gone && report.recheck.is_some());
+}
+
+#[test]
+fn a_mirrored_vd_changes_its_name_with_the_boot_and_no_other_does() {
+    let mut scene = Scene::new();
+    scene.want_vds(&[0, 1], 0);
+    let mirrored = (vd_id(0), Some(BootId::new(0)));
+    let single = (vd_id(1), None);
+    scene.agent(usize::MAX);
+    assert!(scene.world.exports.keys().eq([&mirrored, &single]));
+    // The agent or the data plane alone: the same names, so connections come back by themselves.
+    scene.world.restart();
+    scene.agent(usize::MAX);
+    assert!(scene.world.exports.keys().eq([&mirrored, &single]));
+    scene.boots(true);
+    scene.agent(usize::MAX);
+    assert!(scene.world.exports.keys().eq([&(vd_id(0), Some(BootId::new(1))), &single]));
+    scene.check();
 }

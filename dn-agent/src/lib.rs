@@ -5,6 +5,7 @@
 
 pub mod args;
 mod backend;
+mod boot;
 mod driver;
 mod identity;
 mod layout;

@@ -28,7 +28,7 @@ async fn look(target: &impl Rpc, id: Id) -> Observed<State> {
         Id::Lvstore(_) => rpc::lvstore(target, &id.to_string()).await.map(|l| State::Lvstore(l.into())),
         Id::Contents(pd) => contents(target, pd).await,
         Id::Lvol(..) => rpc::bdev(target, &id.to_string()).await.map(|b| State::Lvol(LvolState::from(&b))),
-        Id::Export(_) => {
+        Id::Export(..) => {
             export::observe(target, &id.to_string(), false).await.map(|e| State::Export(Box::new(e)))
         }
     }
@@ -61,7 +61,7 @@ fn bases(id: Id, among: &BTreeSet<Id>) -> Vec<Id> {
         Id::Bdev(_) => Vec::new(),
         Id::Lvstore(pd) => vec![Id::Bdev(pd)],
         Id::Contents(pd) | Id::Lvol(pd, _) => vec![Id::Lvstore(pd)],
-        Id::Export(vd) => lvols_of(vd, among).collect(),
+        Id::Export(vd, _) => lvols_of(vd, among).collect(),
     }
 }
 
@@ -96,8 +96,8 @@ pub(crate) async fn observe_all(target: &impl Rpc) -> Result<Actual<Disk>, Fault
         }
     }
     for subsystem in subsystems {
-        if let Some(OwnedName::VdSubsystem(vd)) = OwnedName::parse(Namespace::Nqn, &subsystem.nqn) {
-            found.push((Id::Export(vd), State::Export(Box::new(ExportState { subsystem, ana: None }))));
+        if let Some(OwnedName::VdSubsystem(vd, boot)) = OwnedName::parse(Namespace::Nqn, &subsystem.nqn) {
+            found.push((Id::Export(vd, boot), State::Export(Box::new(ExportState { subsystem, ana: None }))));
         }
     }
     let ids: BTreeSet<Id> = found.iter().map(|(id, _)| *id).collect();

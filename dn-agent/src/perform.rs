@@ -1,12 +1,12 @@
 //! Carrying actions out.
 
-use vda_model::ids::PdId;
-use vda_model::names::OwnedName;
+use vda_model::ids::{BootId, PdId};
+use vda_model::names::{Namespace, OwnedName};
 use vda_reconcile::parts::{export, lvol, lvstore};
 use vda_reconcile::{Fault, Observed, rpc};
 use vda_spdk::{
     BdevAioCreate, BdevAioDelete, BdevMallocCreate, BdevMallocDelete, BdevNvmeAttachController,
-    BdevNvmeDetachController, BdevUringCreate, BdevUringDelete, Rpc,
+    BdevNvmeDetachController, BdevUringCreate, BdevUringDelete, NvmfDeleteSubsystem, NvmfGetSubsystems, Rpc,
 };
 
 use crate::backend::{BLOCK_SIZE, Backend, Module, controller};
@@ -25,6 +25,22 @@ pub(crate) async fn perform(target: &impl Rpc, action: &Action) -> Result<(), Fa
         Action::Lvol(action) => lvol::perform(target, action).await,
         Action::Export(action) => export::perform(target, action).await,
     }
+}
+
+/// Removes the subsystems named by another boot of this node, before anything else is done: what has such a name must not be found any more. After
+/// a real start of the node there is none.
+pub(crate) async fn withdraw_old_boots(target: &impl Rpc, boot: BootId) -> Result<(), Fault> {
+    for subsystem in target.call(NvmfGetSubsystems::default()).await? {
+        let old = match OwnedName::parse(Namespace::Nqn, &subsystem.nqn) {
+            Some(OwnedName::VdSubsystem(_, Some(of))) => of != boot,
+            _ => false,
+        };
+        if old {
+            tracing::warn!(nqn = subsystem.nqn, %boot, "exported with another boot of this node: removed");
+            target.call(NvmfDeleteSubsystem::new(subsystem.nqn)).await?;
+        }
+    }
+    Ok(())
 }
 
 async fn create_bdev(target: &impl Rpc, pd: PdId, backend: &Backend) -> Result<(), Fault> {

@@ -9,7 +9,7 @@ use vda_reconcile::status::{self, Book};
 use vda_reconcile::{Blocker, Report, Settled, Wanted};
 
 use crate::driver::Status;
-use crate::layout::Knowledge;
+use crate::layout::{Knowledge, export_id};
 use crate::resources::{Disk, Id, Key, State};
 use crate::want::{PdWant, ShareWant, VdWant, Want};
 
@@ -80,7 +80,7 @@ fn waits_for(id: Id) -> String {
     match id {
         Id::Bdev(pd) | Id::Lvstore(pd) => format!("PD {pd}: not ready"),
         Id::Contents(pd) => format!("VDs that are still on PD {pd}"),
-        Id::Lvol(_, vd) | Id::Export(vd) => format!("VD {vd}"),
+        Id::Lvol(_, vd) | Id::Export(vd, _) => format!("VD {vd}"),
     }
 }
 
@@ -159,7 +159,7 @@ fn report_vd(
     settled: &Settled<'_, Disk>,
     book: &mut Book,
 ) -> (bool, VdStatus) {
-    let (lvol, export) = (Id::Lvol(vd.pd, id), Id::Export(id));
+    let (lvol, export) = (Id::Lvol(vd.pd, id), export_id(id, vd, node));
     let absent = settled.actual.absent(&lvol) && settled.actual.absent(&export);
     // An lvol is not gone because its lvstore is not loaded.
     let disk_seen = settled.actual.usable(&Id::Lvstore(vd.pd)) || node.given_up(vd.pd);

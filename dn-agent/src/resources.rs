@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use vda_model::ids::{DaId, PdId, VdId};
+use vda_model::ids::{BootId, DaId, PdId, VdId};
 use vda_model::names::OwnedName;
 use vda_reconcile::parts::export::{ExportAction, ExportSpec, ExportState, ExportVerdict};
 use vda_reconcile::parts::lvol::{LvolAction, LvolSpec, LvolState};
@@ -39,7 +39,8 @@ pub enum Id {
     /// All lvols of a PD's lvstore; absent when there are none.
     Contents(PdId),
     Lvol(PdId, VdId),
-    Export(VdId),
+    /// Of a mirrored VD with a boot in its name.
+    Export(VdId, Option<BootId>),
 }
 
 impl fmt::Display for Id {
@@ -49,7 +50,7 @@ impl fmt::Display for Id {
             Self::Lvstore(pd) => OwnedName::PdLvstore(*pd).fmt(f),
             Self::Contents(pd) => write!(f, "lvols of {}", OwnedName::PdLvstore(*pd)),
             Self::Lvol(pd, vd) => OwnedName::VdBdev(*pd, *vd).fmt(f),
-            Self::Export(vd) => OwnedName::VdSubsystem(*vd).fmt(f),
+            Self::Export(vd, boot) => OwnedName::VdSubsystem(*vd, *boot).fmt(f),
         }
     }
 }
@@ -122,10 +123,10 @@ impl Domain for Disk {
             (Id::Lvol(..), Spec::Lvol { lvol, initialised }) => {
                 judge_lvol(lvol, *initialised, actual.known(id))
             }
-            (Id::Export(_), Spec::NoExport(why)) => {
+            (Id::Export(..), Spec::NoExport(why)) => {
                 Verdict::Refuse(Refusal { op: "listener", message: why.clone() })
             }
-            (Id::Export(vd), Spec::Export(export)) => judge_export(*vd, export, actual),
+            (Id::Export(vd, _), Spec::Export(export)) => judge_export(id, *vd, export, actual),
             // A spec is made together with its id.
             _ => Verdict::Refuse(Refusal {
                 op: "reconcile",
@@ -151,7 +152,7 @@ impl Domain for Disk {
                 let delete = LvolAction::Delete { alias: id.to_string() };
                 Removal::Steps { actions: vec![Action::Lvol(delete)], destructive: true }
             }
-            (Id::Export(_), _) => {
+            (Id::Export(..), _) => {
                 let delete = ExportAction::Delete { nqn: id.to_string() };
                 Removal::Steps { actions: vec![Action::Export(delete)], destructive: false }
             }
@@ -223,9 +224,9 @@ fn judge_lvol(lvol: &LvolSpec, initialised: bool, found: Option<&State>) -> Verd
     }
 }
 
-fn judge_export(vd: VdId, export: &ExportSpec, actual: &Actual<Disk>) -> Verdict<Disk> {
+fn judge_export(id: &Id, vd: VdId, export: &ExportSpec, actual: &Actual<Disk>) -> Verdict<Disk> {
     let wrap = |actions: Vec<ExportAction>| actions.into_iter().map(Action::Export).collect::<Vec<_>>();
-    let Some(State::Export(found)) = actual.known(&Id::Export(vd)) else {
+    let Some(State::Export(found)) = actual.known(id) else {
         return Verdict::Create { actions: wrap(export.create()), destructive: false };
     };
     let bdev = actual.seen.iter().find_map(|(id, seen)| match (id, seen.state.known()) {

@@ -17,6 +17,7 @@ use vda_spdk::Client;
 use vda_telemetry::{RequestIdLayer, Shutdown};
 
 use crate::args::Args;
+use crate::boot;
 use crate::driver::{DiskNode, DnAgentHandle, Status};
 use crate::resources::Key;
 use crate::want;
@@ -118,24 +119,26 @@ fn node_status<T: Target>(agent: &DnAgentHandle<T>, node_id: &str, report: NodeR
         agent: None,
         target: Some(target),
         pds,
+        boot: agent.driver().boot_id().to_string(),
     }
 }
 
 /// Runs the agent until shutdown.
 ///
 /// # Errors
-/// If the ledger cannot be opened or the address cannot be listened on.
+/// If the boot id cannot be read, the ledger cannot be opened, or the address cannot be listened on.
 pub async fn serve(args: Args, shutdown: Shutdown) -> anyhow::Result<()> {
+    let boot = boot::read(&args.boot_id_path)?;
     let dir = settings::state_dir(args.state_dir.as_deref(), &args.sock_path);
     let ledger = Arc::new(Ledger::open(&dir).context("cannot open the ledger")?);
     let target = Client::new(&args.sock_path, args.sock_timeout);
-    let node = DiskNode::new(target.clone(), args.tr_conf, args.lis_conf, Arc::clone(&ledger));
+    let node = DiskNode::new(target.clone(), args.tr_conf, args.lis_conf, boot, Arc::clone(&ledger));
     let options = AgentOptions { resync_interval: args.resync_interval, ..AgentOptions::default() };
     let agent = Agent::new(node, target, ledger, options, shutdown.token());
     let listener = TcpListener::bind(&args.address)
         .await
         .with_context(|| format!("cannot listen on --address {}", args.address))?;
-    tracing::info!(address = %listener.local_addr()?, state_dir = %dir.display(), "serving");
+    tracing::info!(address = %listener.local_addr()?, %boot, state_dir = %dir.display(), "serving");
     // A status change is a small message that nothing follows: it must not wait for the acknowledgement of the one before.
     let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
     let worker = agent.clone();

@@ -59,6 +59,8 @@ pub struct VdWant {
     pub pd: PdId,
     pub size_bytes: u64,
     pub limits: Limits,
+    /// Its mirror set has other members.
+    pub mirrored: bool,
     /// The one host NQN that may connect.
     pub owner: String,
     /// Its lvol was created once.
@@ -142,7 +144,13 @@ fn vd_want(vd: &VdSpec) -> Result<(VdId, VdWant), BadSpec> {
     }
     check_host_nqn("owner_nqn", &vd.owner_nqn).map_err(|e| bad(format!("vds[{id}].owner_nqn"), e))?;
     let limits = Limits::from(vd.qos.as_ref());
-    let want =
-        VdWant { pd, size_bytes: vd.size_bytes, limits, owner: vd.owner_nqn.clone(), initialised: false };
+    let want = VdWant {
+        pd,
+        size_bytes: vd.size_bytes,
+        limits,
+        mirrored: vd.mirrored,
+        owner: vd.owner_nqn.clone(),
+        initialised: false,
+    };
     Ok((id, want))
 }

@@ -17,6 +17,7 @@ use vda_ports::Port;
 use vda_proto::v1::{GetClusterSummaryRequest, portal_client::PortalClient};
 
 use crate::{
+    power,
     process::{Process, tail},
     ready::eventually,
     reaper::Reaper,
@@ -112,6 +113,8 @@ pub(crate) struct Layout {
 pub(crate) struct Node {
     pub(crate) agent: Port,
     pub(crate) nvmf: Port,
+    /// File that tells the node's boot.
+    pub(crate) boot: PathBuf,
 }
 
 impl Layout {
@@ -120,8 +123,12 @@ impl Layout {
     fn new(builder: Builder) -> anyhow::Result<Self> {
         // Short: a Unix socket's path has at most 107 bytes.
         let dir = tempfile::Builder::new().prefix("vda-").tempdir()?;
-        let node = || anyhow::Ok(Node { agent: Port::reserve()?, nvmf: Port::reserve()? });
-        let nodes = |count| (0..count).map(|_| node()).collect::<anyhow::Result<Vec<_>>>();
+        let node = |kind: &str, n: usize| {
+            let boot = dir.path().join(format!("{kind}{n}.boot"));
+            power::boot_anew(&boot)?;
+            anyhow::Ok(Node { agent: Port::reserve()?, nvmf: Port::reserve()?, boot })
+        };
+        let nodes = |kind: &str, count| (0..count).map(|n| node(kind, n)).collect::<anyhow::Result<Vec<_>>>();
         let mut pd_paths = Vec::new();
         for dn in 0..builder.dns {
             let paths: Vec<_> =
@@ -136,8 +143,8 @@ impl Layout {
             etcd_peer: Port::reserve()?,
             portals: (0..builder.portals).map(|_| Port::reserve()).collect::<Result<_, _>>()?,
             monitors: builder.monitors,
-            dns: nodes(builder.dns)?,
-            cns: nodes(builder.cns)?,
+            dns: nodes("dn", builder.dns)?,
+            cns: nodes("cn", builder.cns)?,
             pd_paths,
             storage: builder.storage,
             dir,

@@ -32,6 +32,11 @@ impl Host {
         self.ok("write", &format!("--random --length {mib}MiB --seed {seed}")).await.map(drop)
     }
 
+    /// As [`Self::fill`], without a flush at the end.
+    pub async fn fill_unflushed(&self, seed: u64, mib: u64) -> anyhow::Result<()> {
+        self.ok("write", &format!("--random --no-flush --length {mib}MiB --seed {seed}")).await.map(drop)
+    }
+
     /// Reads them and compares with what [`Self::fill`] wrote with that seed.
     pub async fn check(&self, seed: u64, mib: u64) -> anyhow::Result<()> {
         self.ok("verify", &format!("--length {mib}MiB --seed {seed}")).await.map(drop)

@@ -49,10 +49,9 @@ pub(crate) fn spec(role: Role, layout: &Layout) -> anyhow::Result<Spec> {
         Role::CnTarget(n) => target(layout, layout.socket(Role::CnTarget(n)), layout.dns.len() + n)?,
         Role::DnAgent(n) => {
             let node = &layout.dns[n];
-            (
-                binaries::of_workspace("vda_dn_agent")?,
-                agent(layout, role, &node.agent.address(), node.nvmf.number()),
-            )
+            let mut args = agent(layout, role, &node.agent.address(), node.nvmf.number());
+            args.extend(words(["--boot-id-path", &node.boot.display().to_string()]));
+            (binaries::of_workspace("vda_dn_agent")?, args)
         }
         Role::CnAgent(n) => {
             let node = &layout.cns[n];

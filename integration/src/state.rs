@@ -28,6 +28,12 @@ pub(crate) async fn etcd_keys(endpoints: &str, prefix: &str) -> anyhow::Result<B
     Ok(reply.kvs.into_iter().map(|kv| kv.key.trim_start_matches(&prefix).to_owned()).collect())
 }
 
+/// The revision of the last change of a key below `prefix`; 0: there is none.
+async fn etcd_revision(endpoints: &str, prefix: String) -> anyhow::Result<u64> {
+    let reply = EtcdKv::new(EtcdConfig::new(endpoints)).range(RangeRequest::prefix(prefix)).await?;
+    Ok(reply.kvs.iter().map(|kv| kv.mod_revision).max().unwrap_or(0))
+}
+
 /// Everything in the target at `socket` that was put there, as `kind name`.
 pub(crate) async fn target_objects(socket: &Path) -> anyhow::Result<BTreeSet<String>> {
     let families = [
@@ -61,6 +67,7 @@ fn is_of_nodes(key: &str) -> bool {
             | ["dn", _, "pd", _]
             | ["name", "dn" | "cn", _]
             | ["status", "dn" | "cn", _, "node"]
+            | ["status", "dn", _, "boot"]
     )
 }
 
@@ -128,6 +135,11 @@ impl Cluster {
     /// All keys under the cluster's prefix, without the prefix.
     pub async fn etcd_keys(&self) -> anyhow::Result<BTreeSet<String>> {
         etcd_keys(&self.etcd_address(), Layout::PREFIX).await
+    }
+
+    /// The revision of the last change of a key of the cluster below `prefix`; 0: there is none.
+    pub async fn etcd_revision(&self, prefix: &str) -> anyhow::Result<u64> {
+        etcd_revision(&self.etcd_address(), format!("{}/{prefix}", Layout::PREFIX)).await
     }
 
     /// Everything that was put into a target, as `kind name`.

@@ -94,6 +94,10 @@ id!(
     ExpId, "EXP"
 );
 id!(
+    /// A boot of a disk node: another one after every start of its operating system.
+    BootId, "boot"
+);
+id!(
     /// A running monitor process.
     MonitorId, "monitor"
 );

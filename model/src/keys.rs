@@ -199,6 +199,8 @@ keys! {
     CnNameKey(address: String) => CnName, v1::NameIndex;
     /// Observed state of a DN and its PDs.
     DnStatusKey(dn: DnId) => DnStatus, v1::DnStatus;
+    /// The boot of a DN.
+    DnBootKey(dn: DnId) => DnBoot, v1::BootRecord;
     /// Observed state of a DA's VDs on a DN.
     ShareStatusKey(dn: DnId, da: DaId) => ShareStatus, v1::ShareStatus;
     /// Observed state of a CN.
@@ -231,6 +233,7 @@ impl fmt::Display for AnyKey {
             Self::DnName(address) => write!(f, "name/dn/{address}"),
             Self::CnName(address) => write!(f, "name/cn/{address}"),
             Self::DnStatus(dn) => write!(f, "status/dn/{dn}/node"),
+            Self::DnBoot(dn) => write!(f, "status/dn/{dn}/boot"),
             Self::ShareStatus(dn, da) => write!(f, "status/dn/{dn}/da/{da}"),
             Self::CnStatus(cn) => write!(f, "status/cn/{cn}/node"),
             Self::CntlrStatus(cn, da) => write!(f, "status/cn/{cn}/da/{da}"),
@@ -291,6 +294,7 @@ impl AnyKey {
     fn parse_status(rest: &[&str]) -> Option<Self> {
         match rest {
             ["dn", dn, "node"] => dn.parse().ok().map(Self::DnStatus),
+            ["dn", dn, "boot"] => dn.parse().ok().map(Self::DnBoot),
             ["dn", dn, "da", da] => Some(Self::ShareStatus(dn.parse().ok()?, da.parse().ok()?)),
             ["cn", cn, "node"] => cn.parse().ok().map(Self::CnStatus),
             ["cn", cn, "da", da] => Some(Self::CntlrStatus(cn.parse().ok()?, da.parse().ok()?)),

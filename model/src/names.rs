@@ -12,7 +12,7 @@ pub use rules::{
     check_request_id, check_user_name,
 };
 
-use crate::ids::{CntlrId, DaId, ExpId, PdId, VdId};
+use crate::ids::{BootId, CntlrId, DaId, ExpId, PdId, VdId};
 
 const NQN: &str = "nqn.2016-06.io.vda:";
 
@@ -54,8 +54,9 @@ pub enum OwnedName {
     VdLvol(VdId),
     /// Lvol of a VD, by its bdev alias.
     VdBdev(PdId, VdId),
-    /// Subsystem through which a VD is exported to its controller.
-    VdSubsystem(VdId),
+    /// Subsystem through which a VD is exported to its controller. That of a mirrored VD has the boot of its node in its name: after a loss of
+    /// power there is no subsystem of the old name, so no initiator comes back by itself to what may lack acknowledged writes (ADR 0091).
+    VdSubsystem(VdId, Option<BootId>),
     /// Host NQN with which a controller attaches the VDs of a leg it owns since `epoch`.
     Owner { cntlr: CntlrId, leg: u32, epoch: u64 },
     /// NVMe controller by which a CN has attached a VD.
@@ -88,7 +89,7 @@ impl OwnedName {
             Self::PdNvmeController(_) | Self::AttachedController(..) => Namespace::NvmeController,
             Self::PdLvstore(_) | Self::LegLvstore { .. } => Namespace::Lvstore,
             Self::VdLvol(_) | Self::VolumeLvol(_) => Namespace::Lvol,
-            Self::VdSubsystem(_) | Self::Owner { .. } | Self::ExpSubsystem { .. } => Namespace::Nqn,
+            Self::VdSubsystem(..) | Self::Owner { .. } | Self::ExpSubsystem { .. } => Namespace::Nqn,
             Self::PdBdev(_)
             | Self::PdNvmeBdev(_)
             | Self::VdBdev(..)
@@ -119,7 +120,7 @@ impl OwnedName {
             | Self::PdLvstore(_)
             | Self::VdLvol(_)
             | Self::VdBdev(..)
-            | Self::VdSubsystem(_)
+            | Self::VdSubsystem(..)
             | Self::Owner { .. }
             | Self::ExpSubsystem { .. } => None,
         }
@@ -145,7 +146,8 @@ impl fmt::Display for OwnedName {
             Self::PdLvstore(pd) => write!(f, "vda-pdlvs-{pd}"),
             Self::VdLvol(vd) => write!(f, "vda-vd-{vd}"),
             Self::VdBdev(pd, vd) => write!(f, "vda-pdlvs-{pd}/vda-vd-{vd}"),
-            Self::VdSubsystem(vd) => write!(f, "{NQN}vd:{vd}"),
+            Self::VdSubsystem(vd, None) => write!(f, "{NQN}vd:{vd}"),
+            Self::VdSubsystem(vd, Some(boot)) => write!(f, "{NQN}vd:{vd}:{boot}"),
             Self::Owner { cntlr, leg, epoch } => write!(f, "{NQN}cntlr:{cntlr}:{leg}:{epoch}"),
             Self::AttachedController(da, vd) => write!(f, "vda-nc-{da}-{vd}"),
             Self::AttachedBdev(da, vd) => write!(f, "vda-nc-{da}-{vd}n1"),
@@ -248,7 +250,10 @@ fn parse_nvme_controller(name: &str) -> Option<OwnedName> {
 fn parse_nqn(name: &str) -> Option<OwnedName> {
     let mut parts = name.strip_prefix(NQN)?.split(':');
     let owned = match parts.next()? {
-        "vd" => OwnedName::VdSubsystem(parts.next()?.parse().ok()?),
+        "vd" => {
+            let vd = parts.next()?.parse().ok()?;
+            OwnedName::VdSubsystem(vd, parts.next().map(str::parse).transpose().ok()?)
+        }
         "cntlr" => OwnedName::Owner {
             cntlr: parts.next()?.parse().ok()?,
             leg: number(parts.next()?)?,

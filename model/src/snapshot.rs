@@ -139,6 +139,7 @@ fn decodes(key: &AnyKey, bytes: &[u8]) -> bool {
         AnyKey::DaTombstone(_) => as_type::<v1::DaTombstone>(bytes),
         AnyKey::DnName(_) | AnyKey::CnName(_) => as_type::<v1::NameIndex>(bytes),
         AnyKey::DnStatus(_) => as_type::<v1::DnStatus>(bytes),
+        AnyKey::DnBoot(_) => as_type::<v1::BootRecord>(bytes),
         AnyKey::ShareStatus(..) => as_type::<v1::ShareStatus>(bytes),
         AnyKey::CnStatus(_) => as_type::<v1::CnStatus>(bytes),
         AnyKey::CntlrStatus(..) => as_type::<v1::CntlrStatus>(bytes),

@@ -5,12 +5,15 @@
 use std::collections::BTreeSet;
 
 use vda_model::delta::Node;
-use vda_model::ids::{CnId, DaId, DnId, ExpId, PdId};
+use vda_model::ids::{BootId, CnId, DaId, DnId, ExpId, PdId};
 use vda_model::keys::{
-    AnyKey, CnGenKey, CnSpecKey, CnStatusKey, CntlrSpecKey, CntlrStatusKey, DnGenKey, DnShareKey, DnSpecKey,
-    DnStatusKey, ExpSpecKey, Key, LegStateKey, PdSpecKey, ShareStatusKey,
+    AnyKey, CnGenKey, CnSpecKey, CnStatusKey, CntlrSpecKey, CntlrStatusKey, DnBootKey, DnGenKey, DnShareKey,
+    DnSpecKey, DnStatusKey, ExpSpecKey, Key, LegStateKey, PdSpecKey, ShareStatusKey,
 };
-use vda_proto::v1::{CnSyncRequest, CntlrSync, Condition, DnSyncRequest, PdSync, ResourceStatus, ShareSync};
+use vda_model::names::OwnedName;
+use vda_proto::v1::{
+    CnSyncRequest, CntlrSync, Condition, DnSyncRequest, Member, PdSync, ResourceStatus, ShareSync,
+};
 use vda_store::{KvError, Snapshot};
 
 use crate::agent::SyncRequest;
@@ -244,7 +247,7 @@ pub(crate) fn exps_of(snapshot: &Snapshot, cn: CnId, da: DaId) -> Vec<ExpId> {
 }
 
 fn cntlr(snapshot: &Snapshot, cn: CnId, da: DaId) -> Result<Option<CntlrSync>, KvError> {
-    let Some(spec) = snapshot.get(&CntlrSpecKey(cn, da))? else { return Ok(None) };
+    let Some(mut spec) = snapshot.get(&CntlrSpecKey(cn, da))? else { return Ok(None) };
     let mut revision = spec.revision;
     let mut exps = Vec::new();
     for exp in exps_of(snapshot, cn, da) {
@@ -260,7 +263,25 @@ fn cntlr(snapshot: &Snapshot, cn: CnId, da: DaId) -> Result<Option<CntlrSync>, K
             legs.push(found.value);
         }
     }
+    let sets = spec.value.legs.iter_mut().flat_map(|leg| &mut leg.groups).flat_map(|group| &mut group.sets);
+    for member in sets.filter(|set| set.members.len() > 1).flat_map(|set| &mut set.members) {
+        revision = revision.max(name_by_boot(snapshot, member)?);
+    }
     Ok(Some(CntlrSync { spec: Some(spec.value), exps, revision, legs }))
+}
+
+/// Gives a mirrored member the name that it has since its node was started last; none while that is not known. Answers the revision of that
+/// knowledge: an agent never goes back to an older name.
+fn name_by_boot(snapshot: &Snapshot, member: &mut Member) -> Result<u64, KvError> {
+    let known = match member.dn_id.parse() {
+        Ok(dn) => snapshot.get(&DnBootKey(dn))?,
+        Err(_) => None,
+    };
+    let (boot, revision) = known.map_or((None, 0), |known| (known.value.boot.parse().ok(), known.revision));
+    let named =
+        |boot: BootId| member.vd_id.parse().ok().map(|vd| OwnedName::VdSubsystem(vd, Some(boot)).to_string());
+    member.nqn = boot.and_then(named).unwrap_or_default();
+    Ok(revision)
 }
 
 #[cfg(test)]

@@ -155,3 +155,46 @@ async fn a_controllers_revision_counts_its_legs() {
     let leg = cache.read(|s| s.revision_of(&LegStateKey(DA, 0).any()));
     assert_eq!((request.cntlrs[0].revision, request.cntlrs[0].legs.len()), (leg, 1));
 }
+
+#[tokio::test]
+async fn members_of_mirrors_are_named_by_the_boots_of_their_nodes() {
+    use vda_model::ids::VdId;
+    use vda_proto::v1::{BootRecord, GroupSpec, MirrorSet};
+    let nqn = |vd: u64| OwnedName::VdSubsystem(VdId::new(vd), None).to_string();
+    let member = |vd: u64, dn: u64| Member {
+        vd_id: VdId::new(vd).into(),
+        dn_id: DnId::new(dn).into(),
+        nqn: nqn(vd),
+        ..Member::default()
+    };
+    let sets = vec![
+        MirrorSet { stripe: 0, members: vec![member(1, 1), member(2, 2)] },
+        MirrorSet { stripe: 1, members: vec![member(3, 1)] },
+    ];
+    let groups = vec![GroupSpec { sets, ..GroupSpec::default() }];
+    let legs = vec![LegSpec { groups, ..LegSpec::default() }];
+    let boot = BootRecord { schema_version: 1, dn_id: DN.into(), boot: "000000000000b001".into() };
+    let cache = cache(vec![
+        put(CnSpecKey(CN), &CnSpec { schema_version: 1, ..CnSpec::default() }),
+        put(CnGenKey(CN), &()),
+        put(CntlrSpecKey(CN, DA), &CntlrSpec { schema_version: 1, legs, ..CntlrSpec::default() }),
+        put(DnBootKey(DN), &boot),
+    ])
+    .await;
+    let built = cache.read(|s| build(s, Node::Cn(CN), &Extent::Full, &BTreeSet::new())).unwrap().unwrap();
+    let SyncRequest::Cn(mut request) = built.request else { panic!("for a DN") };
+    let told = request.cntlrs.remove(0);
+    assert_eq!(
+        told.revision,
+        cache.read(|s| s.revision_of(&DnBootKey(DN).any())),
+        "never back to an older name"
+    );
+    let names: Vec<String> = told.spec.unwrap().legs[0].groups[0]
+        .sets
+        .iter()
+        .flat_map(|s| &s.members)
+        .map(|m| m.nqn.clone())
+        .collect();
+    let booted = format!("{}:000000000000b001", nqn(1));
+    assert_eq!(names, [booted, String::new(), nqn(3)], "known, not known yet, not mirrored");
+}

@@ -12,11 +12,13 @@ use tokio_util::task::AbortOnDropHandle;
 use tonic::Status;
 use vda_model::Error;
 use vda_model::delta::Node;
+use vda_model::keys::AnyKey;
 use vda_proto::v1::SyncReply;
 use vda_store::{Backoff, Committed, StmError};
 use vda_telemetry::RequestId;
 
 use crate::agent::{Agent, describe};
+use crate::boot;
 use crate::context::{Context, now_ms};
 use crate::desired::{build, generation, origin};
 use crate::inbox::{Inbox, Mail};
@@ -133,7 +135,12 @@ impl Driver {
 
     fn on_mail(&mut self, mail: &Mail) {
         self.sync.note(mail);
-        if self.context.cache.read(|snapshot| is_ending(snapshot, self.node)) {
+        // What is known of an agent that is not connected may be old.
+        let said = self.connected && self.listed;
+        let due = |snapshot: &_| {
+            is_ending(snapshot, self.node) || (said && self.outbox.boot_differs(snapshot, self.node))
+        };
+        if self.context.cache.read(due) {
             self.outbox.node_due(Instant::now());
         }
     }
@@ -164,6 +171,7 @@ impl Driver {
         }
         self.outbox.generation(report.generation, now);
         if let Some(node) = report.node {
+            self.note_boot(&node);
             let generation = match &node {
                 NodeStatus::Dn(status) => status.observed_generation,
                 NodeStatus::Cn(status) => status.observed_generation,
@@ -178,6 +186,20 @@ impl Driver {
                 self.context.inboxes.post(Node::Cn(cn), Mail { retry: [da].into(), ..Mail::default() });
             }
             self.outbox.components.insert(da, status);
+        }
+    }
+
+    fn note_boot(&self, told: &NodeStatus) {
+        let (Node::Dn(dn), NodeStatus::Dn(told)) = (self.node, told) else { return };
+        let anew = self.context.cache.read(|snapshot| {
+            snapshot.raw(&AnyKey::DnBoot(dn)).is_some() && boot::differs(snapshot, dn, told)
+        });
+        if anew && !self.outbox.knows_boot(&told.boot) {
+            tracing::warn!(
+                node = self.name,
+                boot = told.boot,
+                "the node was started anew: members of mirrors on it are rebuilt; what was written to arrays without mirrors and not flushed may be lost"
+            );
         }
     }
 

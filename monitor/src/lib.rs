@@ -14,6 +14,7 @@
 
 mod agent;
 mod args;
+mod boot;
 mod context;
 mod desired;
 mod driver;

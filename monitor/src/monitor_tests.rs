@@ -457,6 +457,48 @@ async fn a_member_lost_at_run_time_is_never_read_from_again_until_rebuilt() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_controller_is_told_the_new_names_of_a_node_that_was_started_anew() {
+    let mut c = Cluster::start().await;
+    c.pds_usable().await;
+    c.create(1).await;
+    c.da_ready(1).await;
+    let (dn, agent) = (c.dns[1].0, c.dns[1].2.clone());
+    let booted = c.cache.read(|s| s.revision_of(&DnBootKey(dn).any()));
+    assert!(booted > 0);
+    // A restart of the agent alone is nothing to the controller, and is not written.
+    agent.kill();
+    c.until("the agent is missed", |s| !dn_is_up(s, dn)).await;
+    agent.restart();
+    c.until("the agent is back", |s| dn_is_up(s, dn)).await;
+    assert_eq!(c.cache.read(|s| s.revision_of(&DnBootKey(dn).any())), booted);
+    agent.reboot();
+    c.until("the boot is recorded", |s| s.revision_of(&DnBootKey(dn).any()) > booted).await;
+    let (da, vd) = (DaId::new(1).to_string(), VdId::new(11).to_string());
+    let name = format!("nqn.2016-06.io.vda:vd:{vd}:0000000000000001");
+    let told = c.cn.1.until_told(&da, &vd, &name);
+    tokio::time::timeout(Duration::from_secs(60), told).await.expect("the controller is told");
+    // A monitor that was late records what was true before: the one that is connected puts it right.
+    let record = v1::BootRecord { schema_version: 1, dn_id: dn.into(), boot: "0".repeat(16) };
+    let mut late = Delta::default();
+    late.put(DnBootKey(dn), record);
+    let wrong = c.cache.read(|s| s.revision_of(&DnBootKey(dn).any()));
+    commit(&c.store, late).await;
+    c.until("it is put right", |s| {
+        let boot = s.get(&DnBootKey(dn)).unwrap().unwrap();
+        boot.revision > wrong + 1 && boot.value.boot.ends_with('1')
+    })
+    .await;
+    c.da_ready(1).await;
+    c.delete(1).await;
+    c.no_traces().await;
+}
+
+fn dn_is_up(snapshot: &Snapshot, dn: DnId) -> bool {
+    let status = snapshot.get(&DnStatusKey(dn)).unwrap().and_then(|d| d.value.agent).unwrap_or_default();
+    status.condition() == Condition::Ready
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn etcd_lost_in_mid_run_changes_nothing_and_comes_back() {
     let mut c = Cluster::start().await;
     c.pds_usable().await;
@@ -518,7 +560,7 @@ async fn everything_is_killed_at_random_and_nothing_is_orphaned() {
     let agents: Vec<FakeAgent> = c.dns.iter().map(|d| d.2.clone()).chain([c.cn.1.clone()]).collect();
     for round in 1..=40_u64 {
         c.create(round).await;
-        match rand::random_range(0..6) {
+        match rand::random_range(0..7) {
             0 => {
                 let agent = agents.choose(&mut rand::rng()).unwrap();
                 agent.kill();
@@ -537,6 +579,7 @@ async fn everything_is_killed_at_random_and_nothing_is_orphaned() {
                 tokio::time::sleep(Duration::from_millis(20)).await;
                 c.flaky.set_down(false);
             }
+            5 => c.dns.choose(&mut rand::rng()).unwrap().2.reboot(),
             _ => {}
         }
         if round > 3 {

@@ -20,6 +20,7 @@ use vda_proto::v1::{
 };
 use vda_store::{Abort, KvError, OrAbort, Snapshot, Tx, Versioned};
 
+use crate::boot;
 use crate::desired::{exps_of, pds_of};
 use crate::report::{ComponentStatus, NodeStatus};
 
@@ -114,7 +115,12 @@ pub(crate) fn reads(snapshot: &Snapshot, node: Node, entry: &Entry) -> Vec<AnyKe
             for da in entry.components.iter().map(|c| c.da) {
                 keys.extend([AnyKey::DnShare(dn, da), AnyKey::ShareStatus(dn, da), AnyKey::DaTombstone(da)]);
             }
-            keys.extend([AnyKey::DnSpec(dn), AnyKey::DnStatus(dn), AnyKey::DnCapacity(dn)]);
+            keys.extend([
+                AnyKey::DnSpec(dn),
+                AnyKey::DnStatus(dn),
+                AnyKey::DnBoot(dn),
+                AnyKey::DnCapacity(dn),
+            ]);
             keys.extend(entry.node.iter().flat_map(|n| &n.pds).map(|pd| AnyKey::PdSpec(dn, *pd)));
         }
         Node::Cn(cn) => {
@@ -368,6 +374,9 @@ async fn record_dn(tx: &Tx, dn: DnId, entry: &NodeEntry) -> Result<(), Abort<Err
     let merged = merge_dn(dn, stored.as_ref(), reported, entry, &capacity);
     if stored.as_ref() != Some(&merged) {
         tx.put(&DnStatusKey(dn), &merged);
+    }
+    if let Some(boot) = reported.and_then(|reported| reported.boot.parse().ok()) {
+        boot::record(tx, dn, boot).await?;
     }
     if let Some(delta) = finish::dn(dn, &spec, &capacity, said.as_ref(), false) {
         tx.apply(&delta);

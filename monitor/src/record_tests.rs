@@ -1,6 +1,6 @@
 use std::sync::Arc;
 
-use vda_model::keys::{LegStateKey, Prefix};
+use vda_model::keys::{DnBootKey, LegStateKey, Prefix};
 use vda_proto::v1::{
     DnShare, DnSpec, GroupSpec, LegObserved, LegSpec, LegState, Member, MemberStatus, MirrorSet, PdCapacity,
     PdStatus,
@@ -114,6 +114,7 @@ fn of_legs(observed_revision: u64, needs_election: bool, in_sync: &[&str]) -> En
         in_sync: in_sync.contains(&id),
         rebuilt: false,
         rebuild_percent: 0,
+        boot: String::new(),
     };
     let members = vec![member("a"), member("b")];
     let legs = vec![LegObserved { leg: 0, initialised: true, needs_election, members }];
@@ -182,4 +183,26 @@ async fn the_member_that_has_been_there_longest_is_elected() {
     let revision = leg(&store).await.revision;
     recorded(&store, Node::Cn(CN), of_legs(revision, true, &[])).await.unwrap();
     assert_eq!(leg(&store).await.value.in_sync, ["b"]);
+}
+
+#[tokio::test]
+async fn the_boot_of_a_node_is_written_when_it_changes_and_only_then() {
+    let store = store();
+    put(&store, DnSpecKey(DN), DnSpec { schema_version: 1, ..DnSpec::default() }).await;
+    let told = |boot: &str, free_bytes: u64| {
+        let pds = vec![PdStatus { pd_id: "p".into(), free_bytes, ..PdStatus::default() }];
+        let reported = Some(NodeStatus::Dn(DnStatus { boot: boot.into(), pds, ..DnStatus::default() }));
+        Entry { node: Some(NodeEntry { reported, ..NodeEntry::default() }), components: Vec::new() }
+    };
+    let boot = async || store.get(&DnBootKey(DN)).await.unwrap();
+    recorded(&store, Node::Dn(DN), told("", 1)).await.unwrap();
+    assert!(boot().await.is_none(), "an agent that does not tell it");
+    recorded(&store, Node::Dn(DN), told("000000000000b001", 1)).await.unwrap();
+    let first = boot().await.unwrap();
+    assert_eq!(first.value.boot, "000000000000b001");
+    recorded(&store, Node::Dn(DN), told("000000000000b001", 2)).await.unwrap();
+    recorded(&store, Node::Dn(DN), told("nonsense", 3)).await.unwrap();
+    assert_eq!(boot().await.unwrap(), first);
+    recorded(&store, Node::Dn(DN), told("000000000000b002", 3)).await.unwrap();
+    assert_eq!(boot().await.unwrap().value.boot, "000000000000b002");
 }

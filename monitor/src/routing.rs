@@ -10,6 +10,7 @@ use vda_model::keys::{
 use vda_proto::v1::{Condition, ShareStatus};
 use vda_store::Snapshot;
 
+use crate::desired::shares_of;
 use crate::inbox::Mail;
 
 /// Mail for the drivers among `ours`.
@@ -48,6 +49,7 @@ impl<'a> Sorter<'a> {
             AnyKey::CnGen(cn) => self.post(Node::Cn(*cn), touched()),
             AnyKey::DnCapacity(dn) | AnyKey::DnStatus(dn) => self.post(Node::Dn(*dn), Mail::default()),
             AnyKey::CnCapacity(cn) => self.post(Node::Cn(*cn), Mail::default()),
+            AnyKey::DnBoot(dn) => self.boot(*dn),
             AnyKey::DnShare(dn, da) => self.post(Node::Dn(*dn), of_da(da)),
             AnyKey::ShareStatus(dn, da) => self.share_status(*dn, *da),
             AnyKey::CnStatus(cn) => {
@@ -84,6 +86,16 @@ impl<'a> Sorter<'a> {
         let waiting = status.and_then(|s| waits_for(self.snapshot, dn, da, &s.value));
         if let Some(cn) = waiting {
             self.post(Node::Cn(cn), Mail { retry: [da].into(), ..Mail::default() });
+        }
+    }
+
+    /// The node was started anew: its mirrored VDs have other names. (And its own driver sees whether that is what its agent says.)
+    fn boot(&mut self, dn: DnId) {
+        self.post(Node::Dn(dn), Mail::default());
+        for da in shares_of(self.snapshot, dn) {
+            let share = self.snapshot.get(&DnShareKey(dn, da)).ok().flatten();
+            let Some(cn) = share.and_then(|share| share.value.cn_id.parse().ok()) else { continue };
+            self.post(Node::Cn(cn), Mail { das: [da].into(), ..Mail::default() });
         }
     }
 

@@ -35,3 +35,10 @@ fn the_state_of_a_cn_may_release_deletions_on_every_dn() {
     let mail = sorted(&[AnyKey::CnStatus(CnId::new(77))]);
     assert!(mail[&Node::Dn(DN)].held && !mail.contains_key(&Node::Cn(CN)));
 }
+
+#[test]
+fn a_boot_concerns_the_node_itself() {
+    let mail = sorted(&[AnyKey::DnBoot(DN)]);
+    assert_eq!(mail.keys().copied().collect::<Vec<_>>(), [Node::Dn(DN)], "nobody has a share there");
+    assert_eq!(mail[&Node::Dn(DN)], Mail::default(), "and its agent is told nothing");
+}

@@ -42,6 +42,7 @@ fn topic(key: AnyKey) -> Option<Topic> {
         | AnyKey::CntlrStatus(_, da) => Some(Topic::Da(da)),
         AnyKey::Da(name) => Some(Topic::DaName(name)),
         AnyKey::DnGen(_)
+        | AnyKey::DnBoot(_)
         | AnyKey::CnGen(_)
         | AnyKey::DnName(_)
         | AnyKey::CnName(_)

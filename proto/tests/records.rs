@@ -20,7 +20,7 @@ macro_rules! stored {
 }
 stored! {
     NameIndex DnSpec PdSpec DnCapacity DnShare CnSpec CnCapacity CntlrSpec ExpSpec LegState DaRecord DaTombstone
-    DnStatus ShareStatus CnStatus CntlrStatus RequestRecord MemberRecord
+    DnStatus BootRecord ShareStatus CnStatus CntlrStatus RequestRecord MemberRecord
 }
 
 fn reencode<M: Message + Default>(bytes: &[u8]) -> Vec<u8> {

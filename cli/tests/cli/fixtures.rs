@@ -74,6 +74,7 @@ pub(crate) fn dn() -> Dn {
             agent: Some(status(Condition::Ready)),
             target: Some(status(Condition::Ready)),
             pds: vec![],
+            boot: "00000000000000b7".into(),
         }),
         pds: vec![capacity()],
     }

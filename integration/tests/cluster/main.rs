@@ -8,6 +8,7 @@ mod chaos;
 mod etcd;
 mod late_parts;
 mod media;
+mod power;
 mod slice;
 mod tutorial;
 

@@ -8,7 +8,7 @@ fn any_key() -> impl Strategy<Value = AnyKey> {
         "[a-z0-9]([a-z0-9.]{0,8}[a-z0-9])?:[1-9][0-9]{0,3}"
             .prop_filter("no empty label", |a| !a.contains(".."))
     };
-    (any::<(u64, u64, u64, u32)>(), name(), address(), "[!-.0-~]{1,64}", 0..21_u8).prop_map(
+    (any::<(u64, u64, u64, u32)>(), name(), address(), "[!-.0-~]{1,64}", 0..22_u8).prop_map(
         |((a, b, c, leg), name, address, request, which)| {
             let (dn, cn, da, pd, exp) =
                 (DnId::new(a), CnId::new(a), DaId::new(b), PdId::new(b), ExpId::new(c));
@@ -33,6 +33,7 @@ fn any_key() -> impl Strategy<Value = AnyKey> {
                 17 => AnyKey::CnStatus(cn),
                 18 => AnyKey::CntlrStatus(cn, da),
                 19 => AnyKey::Request(request),
+                20 => AnyKey::DnBoot(dn),
                 _ => AnyKey::Monitor(MonitorId::new(c)),
             }
         },

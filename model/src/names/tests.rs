@@ -21,7 +21,7 @@ fn owned() -> impl Strategy<Value = OwnedName> {
         pd().prop_map(OwnedName::PdLvstore),
         vd().prop_map(OwnedName::VdLvol),
         (pd(), vd()).prop_map(|(p, v)| OwnedName::VdBdev(p, v)),
-        vd().prop_map(OwnedName::VdSubsystem),
+        (vd(), any::<Option<u64>>()).prop_map(|(v, b)| OwnedName::VdSubsystem(v, b.map(BootId::new))),
         any::<(u64, u32, u64)>().prop_map(|(c, leg, epoch)| OwnedName::Owner {
             cntlr: CntlrId::new(c),
             leg,
@@ -100,6 +100,20 @@ fn a_pd_bdev_and_a_pd_controller_share_a_text_but_not_a_namespace() {
     assert_eq!(OwnedName::parse(Namespace::Bdev, &text), Some(OwnedName::PdBdev(pd)));
     assert_eq!(OwnedName::parse(Namespace::NvmeController, &text), Some(OwnedName::PdNvmeController(pd)));
     assert_eq!(pd_base_bdev(pd, true).to_string(), "vda-pd-0000000000000007n1");
+}
+
+#[test]
+fn a_subsystem_of_a_vd_is_ours_with_and_without_a_boot() {
+    let (vd, boot) = (VdId::new(0xab), BootId::new(0xb007));
+    let parse = |nqn: &str| OwnedName::parse(Namespace::Nqn, nqn);
+    let plain = "nqn.2016-06.io.vda:vd:00000000000000ab";
+    assert_eq!(parse(plain), Some(OwnedName::VdSubsystem(vd, None)));
+    let booted = format!("{plain}:000000000000b007");
+    assert_eq!(parse(&booted), Some(OwnedName::VdSubsystem(vd, Some(boot))));
+    for foreign in ["", "b007", "000000000000B007", "000000000000b007:", "000000000000b007:0000000000000001"]
+    {
+        assert_eq!(parse(&format!("{plain}:{foreign}")), None, "{foreign:?}");
+    }
 }
 
 #[test]

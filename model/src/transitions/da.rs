@@ -128,7 +128,7 @@ fn allocate(
                 dn_id: slot.dn.into(),
                 dn_address: capacity.address.clone(),
                 pd_id,
-                nqn: OwnedName::VdSubsystem(vd).to_string(),
+                nqn: OwnedName::VdSubsystem(vd, None).to_string(),
                 listener: Some(place.listener.clone()),
                 size_bytes: bytes,
             });

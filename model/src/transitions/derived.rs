@@ -71,6 +71,7 @@ pub fn shares(record: &v1::DaRecord) -> Result<BTreeMap<DnId, v1::DnShare>, Erro
             stripe: set.stripe,
             replica,
             owner_nqn: leg.owner_nqn.clone(),
+            mirrored: set.members.len() > 1,
         });
     }
     Ok(shares)

@@ -6,7 +6,7 @@ use crate::{
     delta::{Delta, Versioned},
     error::{Error, Kind, Resource, Violation, check_revision, counted},
     ids::DnId,
-    keys::{DnCapacityKey, DnSpecKey, DnStatusKey},
+    keys::{DnBootKey, DnCapacityKey, DnSpecKey, DnStatusKey},
     requests::{self, NewNode},
 };
 
@@ -154,6 +154,7 @@ pub(crate) fn remove(dn: DnId) -> Delta {
     delta.delete(DnSpecKey(dn));
     delta.delete(DnCapacityKey(dn));
     delta.delete(DnStatusKey(dn));
+    delta.delete(DnBootKey(dn));
     delta
 }
 

@@ -18,8 +18,9 @@ use crate::{
 ///
 /// - Reported initialised for the first time: the members that are in sync now.
 /// - A set that is assembled (some full member is of `in_sync`, or was rebuilt): members that no longer are full leave, rebuilt ones join.
-/// - `needs_election`: in each set with several candidates, the first reachable one stays; the others are rebuilt from it. If a set has no
-///   reachable candidate nothing is elected anywhere: the leg cannot be assembled, and candidates are not given up for nothing.
+/// - `needs_election`: in each set with several candidates, the first reachable one stays, of those whose node runs since they were last seen in
+///   sync if there is one; the others are rebuilt from it. If a set has no reachable candidate nothing is elected anywhere: the leg cannot be
+///   assembled, and candidates are not given up for nothing.
 pub fn observe(
     state: Option<&v1::LegState>,
     da_id: &str,
@@ -35,6 +36,7 @@ pub fn observe(
         initialised: false,
         epoch: leg.epoch,
         in_sync: Vec::new(),
+        boots: Vec::new(),
     });
     let mut new = v1::LegState { initialised: old.initialised || observed.initialised, ..old.clone() };
     if !new.initialised {
@@ -43,7 +45,7 @@ pub fn observe(
     let known: BTreeSet<&str> = old.in_sync.iter().map(String::as_str).collect();
     let sets = || leg.groups.iter().flat_map(|g| &g.sets);
     new.in_sync = if observed.needs_election {
-        elect(sets(), &known, &reports)?
+        elect(sets(), &known, &old.boots, &reports)?
     } else {
         let kept: Vec<Vec<String>> = sets().map(|set| keep(set, &known, &reports)).collect();
         if kept.iter().any(Vec::is_empty) {
@@ -52,6 +54,7 @@ pub fn observe(
         kept.concat()
     };
     new.epoch = leg.epoch;
+    new.boots = boots(&new.in_sync, &old.boots, &reports);
     (new != old || state.is_none()).then_some(new)
 }
 
@@ -72,15 +75,35 @@ fn keep(
     set.members.iter().filter(chosen).map(|m| m.vd_id.clone()).collect()
 }
 
+/// With which boot of its node each member that is in sync was last seen to be: what was written since may be lost with any other.
+fn boots(
+    in_sync: &[String],
+    old: &[v1::MemberBoot],
+    reports: &BTreeMap<&str, &v1::MemberStatus>,
+) -> Vec<v1::MemberBoot> {
+    let seen = |vd: &String| reports.get(vd.as_str()).filter(|r| r.in_sync && !r.boot.is_empty());
+    let boot = |vd: &String| match seen(vd) {
+        Some(report) => Some(v1::MemberBoot { vd_id: vd.clone(), boot: report.boot.clone() }),
+        None => old.iter().find(|b| b.vd_id == *vd).cloned(),
+    };
+    in_sync.iter().filter_map(boot).collect()
+}
+
 /// One member of each set, or `None` if some set has no reachable candidate.
 fn elect<'a>(
     sets: impl Iterator<Item = &'a v1::MirrorSet>,
     known: &BTreeSet<&str>,
+    boots: &[v1::MemberBoot],
     reports: &BTreeMap<&str, &v1::MemberStatus>,
 ) -> Option<Vec<String>> {
     let reachable = |m: &&v1::Member| {
         let status = reports.get(m.vd_id.as_str()).and_then(|r| r.status.as_ref());
         status.is_some_and(|s| s.condition() == v1::Condition::Ready)
+    };
+    // Its node was not started anew since: it has what its data plane acknowledged, flushed or not.
+    let kept_power = |m: &&v1::Member| {
+        let boot = reports.get(m.vd_id.as_str()).map_or("", |r| r.boot.as_str());
+        boots.iter().any(|b| b.vd_id == m.vd_id && b.boot == boot)
     };
     sets.map(|set| {
         // Nothing known of the set: its first assembly, of which all members were part, was never recorded.
@@ -89,7 +112,10 @@ fn elect<'a>(
         let candidates: Vec<&v1::Member> = set.members.iter().filter(candidate).collect();
         match candidates.as_slice() {
             [only] => Some(only.vd_id.clone()),
-            several => several.iter().copied().find(reachable).map(|m| m.vd_id.clone()),
+            several => {
+                let there = || several.iter().copied().filter(reachable);
+                there().find(kept_power).or_else(|| there().next()).map(|m| m.vd_id.clone())
+            }
         }
     })
     .collect()

@@ -400,6 +400,7 @@ fn observation(
                     in_sync,
                     rebuilt: false,
                     rebuild_percent: 0,
+                    boot: String::new(),
                 }
             })
             .collect(),
@@ -647,6 +648,7 @@ mod legs {
             initialised: true,
             epoch: spec.epoch,
             in_sync: in_sync.iter().map(ToString::to_string).collect(),
+            boots: Vec::new(),
         }
     }
 
@@ -718,6 +720,36 @@ mod legs {
         let new =
             leg::observe(Some(&survivors), "d", &spec, &observation(&spec, |_| (true, false), true)).unwrap();
         assert_eq!(new.in_sync, [vds[0].clone(), vds[2].clone()], "never one that was out of sync");
+    }
+
+    #[test]
+    fn an_election_prefers_who_kept_its_power() {
+        let spec = spec(1, 3);
+        let vds = vds(&spec);
+        let report = |boots: [&str; 3], full: bool, needs_election: bool| {
+            let mut report = observation(&spec, |_| (true, full), needs_election);
+            for (member, boot) in report.members.iter_mut().zip(boots) {
+                boot.clone_into(&mut member.boot);
+            }
+            report
+        };
+        let all = leg::observe(None, "d", &spec, &report(["a1", "b1", "c1"], true, false)).unwrap();
+        assert_eq!(all.boots.iter().map(|b| b.boot.as_str()).collect::<Vec<_>>(), ["a1", "b1", "c1"]);
+        let elected = |boots: [&str; 3]| {
+            leg::observe(Some(&all), "d", &spec, &report(boots, false, true)).unwrap().in_sync.remove(0)
+        };
+        assert_eq!(elected(["a1", "b1", "c1"]), vds[0]);
+        assert_eq!(elected(["a2", "b1", "c1"]), vds[1]);
+        assert_eq!(elected(["a2", "b2", "c1"]), vds[2]);
+        assert_eq!(elected(["a2", "b2", "c2"]), vds[0], "if none did, the first that can be reached");
+        let mut away = report(["a2", "b1", "c2"], false, true);
+        away.members[1].status = None;
+        let new = leg::observe(Some(&all), "d", &spec, &away).unwrap();
+        assert_eq!(new.in_sync, [vds[0].clone()], "and not one that cannot be reached");
+        // A member in sync is recorded with the boot with which it is, the others are not.
+        let rebuilt = leg::observe(Some(&new), "d", &spec, &report(["a2", "b1", "c2"], true, false)).unwrap();
+        assert_eq!(rebuilt.boots.iter().map(|b| b.boot.as_str()).collect::<Vec<_>>(), ["a2", "b1", "c2"]);
+        assert_eq!(leg::observe(Some(&rebuilt), "d", &spec, &report(["a2", "b1", "c2"], true, false)), None);
     }
 
     #[test]

@@ -9,6 +9,7 @@ use vda_model::ids::DaId;
 use vda_proto::v1::ResourceStatus;
 use vda_store::Snapshot;
 
+use crate::boot;
 use crate::record::{ComponentEntry, Entry, NodeEntry, ending_pds, is_news};
 use crate::report::{ComponentStatus, NodeStatus};
 
@@ -52,6 +53,19 @@ impl Outbox {
         let lazy = self.reported.as_ref().is_some_and(|before| essence(before) == essence(&status));
         self.reported = Some(status);
         self.node_due(if lazy { now + LAZY } else { now });
+    }
+
+    /// Whether the agent told this boot already.
+    pub(super) fn knows_boot(&self, boot: &str) -> bool {
+        matches!(&self.reported, Some(NodeStatus::Dn(told)) if told.boot == boot)
+    }
+
+    /// Whether etcd has another boot of the node than its agent told.
+    pub(super) fn boot_differs(&self, snapshot: &Snapshot, node: Node) -> bool {
+        match (node, &self.reported) {
+            (Node::Dn(dn), Some(NodeStatus::Dn(told))) => boot::differs(snapshot, dn, told),
+            _ => false,
+        }
     }
 
     /// When there is something to record.

@@ -23,6 +23,8 @@ pub(super) const PD_BYTES: u64 = 1 << 30;
 #[derive(Debug, Default)]
 pub(super) struct World {
     pub(super) exported: BTreeSet<String>,
+    /// Under which name a VD was exported last. A mirrored one's ends with the boot of its node.
+    pub(super) names: BTreeMap<String, String>,
     pub(super) attached: BTreeMap<String, String>,
     pub(super) violations: Vec<String>,
 }
@@ -37,6 +39,8 @@ struct State {
     /// Accepted in this life.
     accepted: Option<u64>,
     alive: bool,
+    /// How often the node was started.
+    boot: u64,
     syncs: Vec<bool>,
     in_flight: u32,
     shares: BTreeMap<String, ShareSync>,
@@ -108,6 +112,18 @@ impl FakeAgent {
         self.notify();
     }
 
+    /// The node of a DN is started anew.
+    pub(super) fn reboot(&self) {
+        let mut state = self.state();
+        state.boot += 1;
+        let das: Vec<String> = state.shares.keys().cloned().collect();
+        for da in das {
+            self.work_share(&mut state, &da);
+        }
+        drop(state);
+        self.notify();
+    }
+
     /// The data plane of a CN lost its memory, and the agent works again.
     pub(super) fn restart_target(&self) {
         let mut state = self.state();
@@ -135,6 +151,19 @@ impl FakeAgent {
     pub(super) fn syncs(&self) -> (usize, usize) {
         let state = self.state();
         (state.syncs.iter().filter(|full| **full).count(), state.syncs.len())
+    }
+
+    /// Until a controller was told this name of a VD.
+    pub(super) async fn until_told(&self, da: &str, vd: &str, nqn: &str) {
+        let mut changed = self.changed.subscribe();
+        let told = || {
+            let cntlr = self.state().cntlrs.get(da).and_then(|c| c.spec.clone()).unwrap_or_default();
+            let sets = cntlr.legs.iter().flat_map(|l| &l.groups).flat_map(|g| &g.sets);
+            sets.flat_map(|s| &s.members).any(|m| m.vd_id == vd && m.nqn == nqn)
+        };
+        while !told() {
+            changed.changed().await.unwrap();
+        }
     }
 
     pub(super) fn holds(&self) -> usize {
@@ -189,6 +218,8 @@ impl FakeAgent {
         for vd in &share.vds {
             if !share.deleting {
                 world.exported.insert(vd.vd_id.clone());
+                let boot = if vd.mirrored { format!(":{:016x}", state.boot) } else { String::new() };
+                world.names.insert(vd.vd_id.clone(), format!("nqn.2016-06.io.vda:vd:{}{boot}", vd.vd_id));
             } else if world.exported.remove(&vd.vd_id) && world.attached.contains_key(&vd.vd_id) {
                 let what = format!("VD {} of DA {da} was removed under its controller", vd.vd_id);
                 world.violations.push(what);
@@ -199,14 +230,8 @@ impl FakeAgent {
     fn work_cntlr(&self, state: &mut State, da: &str) {
         let Some(told) = state.cntlrs.get(da).cloned() else { return };
         let spec = told.spec.clone().unwrap_or_default();
-        let members: Vec<String> = spec
-            .legs
-            .iter()
-            .flat_map(|l| &l.groups)
-            .flat_map(|g| &g.sets)
-            .flat_map(|s| &s.members)
-            .map(|m| m.vd_id.clone())
-            .collect();
+        let all = || spec.legs.iter().flat_map(|l| &l.groups).flat_map(|g| &g.sets).flat_map(|s| &s.members);
+        let members: Vec<String> = all().map(|m| m.vd_id.clone()).collect();
         let mut status =
             CntlrStatus { da_id: da.to_owned(), observed_revision: told.revision, ..CntlrStatus::default() };
         let mut world = self.world();
@@ -215,7 +240,7 @@ impl FakeAgent {
             state.assembled.remove(da);
             state.initialised.remove(da);
             status.gone = true;
-        } else if !members.iter().all(|vd| world.exported.contains(vd)) {
+        } else if !all().all(|m| world.exported.contains(&m.vd_id) && world.names[&m.vd_id] == m.nqn) {
             let on = "a member".to_owned();
             status.status = Some(ResourceStatus {
                 condition: Condition::Blocked.into(),
@@ -267,6 +292,7 @@ impl FakeAgent {
             in_sync: in_sync.contains(vd),
             rebuilt: false,
             rebuild_percent: 0,
+            boot: String::new(),
         };
         let members = members.iter().map(member).collect();
         status.legs = vec![LegObserved { leg: 0, initialised: true, needs_election, members }];
@@ -394,6 +420,7 @@ impl DnAgent for FakeAgent {
                     agent: None,
                     target: Some(ready()),
                     pds: state.pds.iter().map(pd).collect(),
+                    boot: format!("{:016x}", state.boot),
                 }),
                 shares: state.shares.values().map(share).collect(),
             }

@@ -300,6 +300,7 @@ impl Bed {
             agent: ready(),
             target: ready(),
             pds: pds.collect(),
+            boot: String::new(),
         };
         self.commit(|tx| {
             let status = status.clone();

@@ -143,6 +143,9 @@ pub(crate) struct Write {
     /// File to write; its length must be a multiple of the block size.
     #[arg(long, group = "source", value_name = "FILE")]
     pub(crate) from: Option<PathBuf>,
+    /// Leave out the flush at the end: what is written may be lost with the power of the disks.
+    #[arg(long)]
+    pub(crate) no_flush: bool,
     /// Seed of --random.
     #[arg(long, default_value_t = 0)]
     pub(crate) seed: u64,

@@ -96,9 +96,12 @@ impl Plan {
             anyhow::Ok((at, bytes))
         });
         stream::iter(pieces).try_for_each_concurrent(self.depth, |(at, bytes)| self.write(at, bytes)).await?;
-        let flush = tokio::time::timeout(self.timeout, self.ns.flush()).await;
-        flush.context("flush: no path in time")?.context("flush")?;
         Ok(checksum)
+    }
+
+    async fn flush(&self) -> anyhow::Result<()> {
+        let flush = tokio::time::timeout(self.timeout, self.ns.flush()).await;
+        flush.context("flush: no path in time")?.context("flush")
     }
 }
 
@@ -137,6 +140,9 @@ pub(crate) async fn write(a: Write) -> anyhow::Result<()> {
             plan.write_all(next).await?
         }
     };
+    if !a.no_flush {
+        plan.flush().await?;
+    }
     report("wrote", a.output, plan.length, checksum, begun);
     group.close().await;
     Ok(())
