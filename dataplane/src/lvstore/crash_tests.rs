@@ -258,10 +258,10 @@ fn runs(few: u64, share: u64, end: End) {
 
 #[test]
 fn what_was_flushed_survives_power_cuts() {
-    runs(8, 75, End::PowerCut);
+    runs(6, 75, End::PowerCut);
 }
 
 #[test]
 fn what_was_acknowledged_survives_kill_9() {
-    runs(4, 25, End::Kill);
+    runs(3, 25, End::Kill);
 }
