@@ -51,8 +51,9 @@ pub(super) enum Ended {
 /// A flush begun: what was acknowledged then.
 pub(super) struct Flushing(Vec<u64>);
 
-/// A read begun: what was true of its blocks then.
-pub(super) struct Reading(Vec<(u64, u64)>);
+/// A read begun: of its blocks, what was true then, and what they might hold. A flush that ends during the read makes that forgotten
+/// elsewhere, but who asked before may still be told of it.
+pub(super) struct Reading(Vec<(u64, u64, Vec<Tag>)>);
 
 impl Model {
     /// Adds blocks that read as zeros.
@@ -91,18 +92,19 @@ impl Model {
     }
 
     pub(super) fn begin_read(&self, range: Range<usize>) -> Reading {
-        Reading(self.blocks[range].iter().map(|b| (b.acknowledged, b.events)).collect())
+        let may = |b: &Block| b.changes.range(b.acknowledged..).map(|(_, tag)| *tag).collect();
+        Reading(self.blocks[range].iter().map(|b| (b.acknowledged, b.events, may(b))).collect())
     }
 
     /// Checks what a read gave: nothing older than what was acknowledged before it, and the same as before where nothing changes.
     pub(super) fn end_read(&mut self, first: usize, reading: &Reading, got: &[Tag]) -> Result<(), String> {
-        for (n, ((floor, events), tag)) in reading.0.iter().zip(got).enumerate() {
+        for (n, ((floor, events, before), tag)) in reading.0.iter().zip(got).enumerate() {
             let (at, block) = (first + n, &mut self.blocks[first + n]);
             let mut may = block.changes.range(floor..);
             if block.deallocated > *events || may.any(|(_, t)| *t == ANYTHING) {
                 continue;
             }
-            if !block.changes.range(floor..).any(|(_, t)| t == tag) {
+            if !before.contains(tag) && !block.changes.range(floor..).any(|(_, t)| t == tag) {
                 let may: Vec<_> = block.changes.range(floor..).collect();
                 return Err(format!("block {at} reads {tag:#x}, may be {may:x?}"));
             }
