@@ -214,13 +214,12 @@ impl Bdev for Disk {
         self.zero(self.at(lba), self.at(blocks), fua)
     }
     fn destruct(&self) -> LocalBoxFuture<'static, ()> {
-        let synced = self.sync();
-        let (name, readonly) = (self.params.name.clone(), self.params.readonly);
+        let synced = (!self.params.readonly).then(|| self.sync());
+        let name = self.params.name.clone();
         Box::pin(async move {
-            if readonly {
-                return;
-            }
-            if let Err(e) = synced.await {
+            if let Some(synced) = synced
+                && let Err(e) = synced.await
+            {
                 tracing::warn!(bdev = %name, error = %e, "last flush of a file failed");
             }
         })

@@ -12,6 +12,9 @@ struct Told {
     syncs: RefCell<Vec<IoError>>,
     durable_writes: RefCell<Vec<IoError>>,
     addresses: RefCell<Vec<usize>>,
+    /// Offset and length of each write of zeros.
+    zeros: RefCell<Vec<(u64, usize)>>,
+    lacks_fallocate: Cell<bool>,
 }
 
 fn told<T: 'static>(errors: &RefCell<Vec<IoError>>, well: T) -> IoFuture<T> {
@@ -25,15 +28,19 @@ impl FileEngine for Rc<Told> {
         buf.fill(7);
         Box::pin(std::future::ready(Ok(buf)))
     }
-    fn write(&self, _: &Arc<Medium>, _: u64, data: Bytes, dsync: bool) -> IoFuture<()> {
+    fn write(&self, _: &Arc<Medium>, offset: u64, data: Bytes, dsync: bool) -> IoFuture<()> {
         self.addresses.borrow_mut().push(data.as_ptr().addr());
+        if data.iter().all(|b| *b == 0) {
+            self.zeros.borrow_mut().push((offset, data.len()));
+        }
         if dsync { told(&self.durable_writes, ()) } else { Box::pin(std::future::ready(Ok(()))) }
     }
     fn sync(&self, _: &Arc<Medium>) -> IoFuture<()> {
         told(&self.syncs, ())
     }
     fn deallocate(&self, _: &Arc<Medium>, _: Deallocate, _: u64, _: u64) -> IoFuture<()> {
-        Box::pin(std::future::ready(Ok(())))
+        let lacks = self.lacks_fallocate.get();
+        Box::pin(std::future::ready(if lacks { Err(IoError::Unsupported) } else { Ok(()) }))
     }
 }
 
@@ -111,4 +118,31 @@ async fn no_buffer_reaches_a_device_at_an_address_it_does_not_take() {
         assert!(read.iter().all(|b| *b == 7) && read.len() == 4096);
     }
     assert!(engine.addresses.borrow().iter().all(|a| a % 512 == 0), "{:?}", engine.addresses.borrow());
+}
+
+/// `vda_dataplane` may be stopped without a flush before: what was written is not left to the system.
+#[tokio::test(flavor = "current_thread")]
+async fn a_bdev_that_goes_is_flushed_unless_nothing_was_written_to_it() {
+    for readonly in [false, true] {
+        let (mut disk, engine) = disk(None);
+        disk.params.readonly = readonly;
+        engine.syncs.borrow_mut().push(EIO);
+        disk.destruct().await;
+        assert_eq!(engine.syncs.borrow().is_empty(), !readonly, "read-only: {readonly}");
+    }
+}
+
+#[tokio::test(flavor = "current_thread")]
+async fn zeros_are_written_where_the_file_system_can_not_make_them() {
+    let (disk, engine) = disk(Some(4096));
+    engine.lacks_fallocate.set(true);
+    disk.write_zeroes(3, 5000, false).await.unwrap();
+    let mut at = 3 * 512;
+    for (offset, len) in engine.zeros.borrow().iter() {
+        assert_eq!(*offset, at, "the next piece");
+        at += *len as u64;
+    }
+    assert_eq!(at, 5003 * 512, "all of it");
+    assert!(engine.addresses.borrow().iter().all(|a| a % 4096 == 0));
+    assert_eq!(disk.unmap(0, 8).await, Ok(()), "deallocation is a hint");
 }

@@ -6,8 +6,8 @@ use bytes::{Bytes, BytesMut};
 
 use super::model::stamp_of;
 use super::{BLOCK, Booted, CLUSTER, DISK_BLOCKS, LVS, PER_CLUSTER, block_on, boot, params};
-use crate::bdev::Bdev;
-use crate::bdev::sim_disk::{SimBdev, SimDisk};
+use crate::bdev::sim_disk::{Faults, SimBdev, SimDisk};
+use crate::bdev::{Bdev, IoError};
 use crate::lvstore::LvolClear;
 use crate::lvstore::layout::{Layout, PAGE};
 
@@ -193,4 +193,88 @@ fn what_follows_a_lost_journal_page_never_comes_back() {
         let b = boot(&disk).await;
         assert_eq!(names(&b), ["a", "d"]);
     });
+}
+
+#[test]
+fn what_an_lvstore_grew_by_can_be_written_to_the_last_cluster() {
+    let disk = SimDisk::new(2, BLOCK as u32, DISK_BLOCKS[1]);
+    block_on(async {
+        let b = boot(&disk).await;
+        b.module.create_store(params("disk")).await.unwrap();
+        create(&b, "v").await;
+        let before = b.clusters();
+        // More than fit in the word of the bitmap that is there already.
+        for _ in 0..64 {
+            b.grow().await;
+        }
+        b.module.grow_store(LVS).await.unwrap();
+        assert_eq!(b.clusters(), before + 64);
+        for cluster in 0..b.clusters() {
+            write(&b, "v", cluster * PER_CLUSTER, 7, 1).await;
+        }
+        let (d, _events) = b.registry.open("lvs/v", true).unwrap();
+        let full = d.write(b.clusters() * PER_CLUSTER, stamped(7, 1), false).await;
+        assert_eq!(full, Err(IoError::NoSpace));
+    });
+}
+
+/// Neighbours that are given back at the same time are each cleared as their lvol says.
+#[test]
+fn what_is_to_be_overwritten_is_not_deallocated_with_its_neighbour() {
+    let disk = SimDisk::new(2, BLOCK as u32, DISK_BLOCKS[0]);
+    block_on(async {
+        let b = boot(&disk).await;
+        b.module.create_store(params("disk")).await.unwrap();
+        b.module.create(LVS, "u", 1, true, LvolClear::Unmap).await.unwrap();
+        b.module.create(LVS, "z", 1, true, LvolClear::WriteZeroes).await.unwrap();
+        write(&b, "u", 0, 5, PER_CLUSTER).await;
+        write(&b, "z", 0, 7, PER_CLUSTER).await;
+        let holds = |lba: u64, stamp: u64| disk.contents(lba, 1) == stamped(stamp, 1);
+        let of = |stamp| (0..DISK_BLOCKS[0]).find(|lba| holds(*lba, stamp)).unwrap();
+        let (of_u, of_z) = (of(5), of(7));
+        assert_eq!(of_z, of_u + PER_CLUSTER, "they are neighbours");
+        for name in ["u", "z"] {
+            let (d, _events) = b.registry.open(&format!("lvs/{name}"), true).unwrap();
+            d.unmap(0, PER_CLUSTER).await.unwrap();
+        }
+        flush(&b, "u").await;
+        for _ in 0..1000 {
+            if !holds(of_u, 5) && !holds(of_z, 7) {
+                break;
+            }
+            tokio::task::yield_now().await;
+        }
+        assert!(!holds(of_u, 5) && !holds(of_u, 0), "the disk makes something up where it was deallocated");
+        assert!((of_z..of_z + PER_CLUSTER).all(|lba| holds(lba, 0)), "it was not overwritten");
+    });
+}
+
+/// Clusters that could not be zeroed hold what their last owner wrote: nobody sees that, and they are not lost.
+#[test]
+fn clusters_that_could_not_be_zeroed_are_neither_handed_out_nor_lost() {
+    // A write of zeros that fails is made all the same by every other disk.
+    for seed in 0..8 {
+        let disk = SimDisk::new(seed, BLOCK as u32, DISK_BLOCKS[1]);
+        block_on(async {
+            let b = boot(&disk).await;
+            b.module.create_store(params("disk")).await.unwrap();
+            b.module.create(LVS, "old", 1, true, LvolClear::None).await.unwrap();
+            for cluster in 0..b.clusters() {
+                write(&b, "old", cluster * PER_CLUSTER, 7, PER_CLUSTER).await;
+            }
+            b.module.delete("lvs/old").await.unwrap();
+            b.module.create(LVS, "new", 1, true, LvolClear::None).await.unwrap();
+            let (new, _events) = b.registry.open("lvs/new", true).unwrap();
+            disk.set_faults(Faults { reads: 0.0, changes: 1.0 });
+            let failed = new.write(0, stamped(9, 1), false).await;
+            assert_eq!(failed, Err(IoError::Os { errno: libc::EIO }), "there is no zeroed cluster");
+            disk.set_faults(Faults::default());
+            for cluster in 0..b.clusters() {
+                let at = cluster * PER_CLUSTER;
+                new.write(at, stamped(9, 1), false).await.unwrap();
+                let found = (read(&b, "new", at).await, read(&b, "new", at + 1).await);
+                assert_eq!(found, (9, 0), "disk {seed}, cluster {cluster}");
+            }
+        });
+    }
 }
