@@ -189,3 +189,7 @@ pub(super) fn parse_id<const N: usize>(field: &'static str, text: &str) -> Resul
 pub(super) fn show_id(id: &[u8]) -> String {
     id.iter().map(|b| format!("{b:02X}")).collect()
 }
+
+#[cfg(test)]
+#[path = "namespace_tests.rs"]
+mod tests;
