@@ -25,7 +25,7 @@ use crate::spin::{self, Source};
 const ENTRIES: u32 = 256;
 /// So many go to the kernel at once, and not only when the turn is over: a disk that gets all of a deep queue at its end has nothing to do
 /// while the next turn is computed.
-const SUBMIT: usize = 16;
+const SUBMIT: usize = 8;
 /// Up to so many in flight go to the kernel at once: the disk works on them while the rest of the turn is computed.
 const AT_ONCE: usize = 3;
 
