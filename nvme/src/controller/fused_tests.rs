@@ -1,9 +1,12 @@
+use bytes::Buf;
 use proptest::prelude::*;
 
 use super::super::tests::{chunk, ready, sent};
 use super::*;
+use crate::codec::Outbox;
 use crate::controller::{Abort, Buffers, ControllerConfig, Unlimited};
-use crate::pdu::{CapsuleCmd, Pdu};
+use crate::digest::Digests;
+use crate::pdu::{CapsuleCmd, IcReq, Pdu};
 
 /// As Base 3.3.3.1 has it in dword 0.
 const FIRST: u8 = 1;
@@ -192,6 +195,26 @@ fn a_half_that_is_aborted_takes_the_other_with_it() {
     assert_eq!(write(SECOND).to(&mut q, 6), None);
     assert_eq!(ended(&sent(&mut q)), [(6, Status::MISSING_FUSED)]);
     assert_eq!((q.outstanding(), q.pairs.0.len()), (1, 0), "the data of the first is still under way");
+}
+
+#[test]
+fn a_half_whose_data_is_damaged_takes_the_other_with_it() {
+    let digests = Digests { header: false, data: true };
+    let mut q = ControllerQueue::new(ControllerConfig::default());
+    super::super::tests::send(&mut q, &Pdu::IcReq(IcReq { pfv: 0, hpda: 0, digests, maxr2t: 0 }));
+    q.connected(1, 31, false);
+    let mut wire = Outbox::new();
+    wire.establish(digests, 0);
+    compare(FIRST).later().to(&mut q, 7);
+    wire.push(write(SECOND).pdu(8, BLOCK));
+    wire.push(chunk(0, 7, 0, BLOCK as usize, true));
+    let mut bytes = wire.copy_to_bytes(wire.remaining()).to_vec();
+    *bytes.last_mut().expect("the digest") ^= 1;
+    q.buffer().extend_from_slice(&bytes);
+    assert_eq!(q.poll(&mut Unlimited), Ok(None));
+    let sent = sent(&mut q);
+    assert_eq!(ended(&sent), [(7, Status::TRANSIENT_TRANSPORT_ERROR), (8, Status::FAILED_FUSED)]);
+    assert_eq!(q.outstanding(), 0);
 }
 
 #[test]
