@@ -2,7 +2,7 @@
 # A long fuzz run, guided by coverage, on the stable compiler. New inputs that reach new code go into a folder of their own; what is
 # worth keeping is merged into the corpus with "merge". Needs a C++ compiler, for libFuzzer.
 #
-#   scripts/fuzz.sh TARGET [SECONDS]     one of pdu_stream, controller, nvmf_target, json_rpc, lvstore; 600 s
+#   scripts/fuzz.sh TARGET [SECONDS]     one of pdu_stream, controller, host, nvmf_target, json_rpc, lvstore; 600 s
 #   scripts/fuzz.sh TARGET merge         takes over into fuzz/corpus/TARGET what adds coverage
 set -euo pipefail
 . "$(dirname "$0")/setup.sh"

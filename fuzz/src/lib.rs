@@ -5,6 +5,7 @@
 //! `libfuzzer/` runs the same functions guided by coverage, for as long as wanted. See `docs/adr/0067-fuzzing.md`.
 
 mod controller;
+mod host;
 mod json_rpc;
 mod lvstore;
 pub mod mutate;
@@ -26,6 +27,7 @@ pub struct Target {
 pub const TARGETS: &[Target] = &[
     Target { name: "pdu_stream", run: pdu_stream::run, seeds: pdu_stream::seeds },
     Target { name: "controller", run: controller::run, seeds: controller::seeds },
+    Target { name: "host", run: host::run, seeds: host::seeds },
     Target { name: "nvmf_target", run: target::run, seeds: target::seeds },
     Target { name: "json_rpc", run: json_rpc::run, seeds: json_rpc::seeds },
     Target { name: "lvstore", run: lvstore::run, seeds: lvstore::seeds },

@@ -88,6 +88,11 @@ fn controller() {
 }
 
 #[test]
+fn host() {
+    fuzz("host");
+}
+
+#[test]
 fn nvmf_target() {
     fuzz("nvmf_target");
 }

@@ -180,3 +180,7 @@ impl Raid {
         // The descriptor closes when the last I/O on it has ended; nobody waits for that here.
     }
 }
+
+#[cfg(test)]
+#[path = "mirror_tests.rs"]
+mod tests;
