@@ -28,16 +28,14 @@ pub(crate) fn poll_receive(
     buffer: &mut BytesMut,
     (missing, expected): (usize, usize),
 ) -> Poll<io::Result<usize>> {
-    let all = (expected + HEADROOM).min(LARGE_CHUNK);
-    let chunk = all.max(READ_CHUNK);
     let began = !buffer.is_empty();
-    if !began {
-        // Back to its start, if nobody holds what was there: the same few pages are used again and again.
-        receive_chunks::rewind(buffer);
-    }
-    let want = if began { missing } else { all }.max(chunk / 4);
+    // Back to its start, if nobody holds what was there: the same few pages are used again and again.
+    let held = !began && buffer.capacity() > 0 && receive_chunks::rewind(buffer).is_none();
+    // What is executed slowly takes chunk after chunk with it: those should be of the size that the allocator has at hand.
+    let all = (expected + HEADROOM).min(if held { READ_CHUNK } else { LARGE_CHUNK });
+    let want = if began { missing } else { all }.max(READ_CHUNK / 4);
     if buffer.capacity() - buffer.len() < want && !buffer.try_reclaim(want) {
-        receive_chunks::replace(buffer, (buffer.len() + want).max(chunk));
+        receive_chunks::replace(buffer, (buffer.len() + want).max(READ_CHUNK));
     }
     if !began {
         // What comes is data that was asked for, else a command, maybe with data: that will be copied from here.
