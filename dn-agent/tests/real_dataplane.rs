@@ -76,9 +76,22 @@ impl Node {
             agent_port: Port::reserve().unwrap(),
             generation: 10,
         };
+        node.boot(1);
         node.start_dataplane();
         node.start_agent().await;
         node
+    }
+
+    /// The `nth` boot of the node.
+    fn boot(&self, nth: u32) {
+        std::fs::write(self.path("boot_id"), format!("{nth:08x}-0000-4000-8000-000000000000\n")).unwrap();
+    }
+
+    /// Subsystems of VDs.
+    async fn exported(&self) -> Vec<String> {
+        let subsystems = self.target.call(NvmfGetSubsystems::default()).await.unwrap();
+        let vds = subsystems.into_iter().map(|s| s.nqn).filter(|nqn| nqn.contains(":vd:"));
+        vds.collect()
     }
 
     fn path(&self, name: &str) -> String {
@@ -127,6 +140,8 @@ impl Node {
             &listener,
             "--resync-interval",
             "300ms",
+            "--boot-id-path",
+            &self.path("boot_id"),
             "--sock-timeout",
             SOCK_TIMEOUT,
         ]);
@@ -309,6 +324,38 @@ async fn a_share_is_made_survives_and_goes() {
     assert!(node.target.call(BdevGetBdevs::default()).await.unwrap().is_empty());
     assert_eq!(node.target.call(NvmfGetSubsystems::default()).await.unwrap().len(), 1, "only discovery");
     node.sync(vec![], vec![]).await;
+    node.stop_agent().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_mirrored_vd_is_not_found_under_the_name_of_another_boot() {
+    let Some(binary) = binary() else { return };
+    let mut node = Node::start(binary).await;
+    let disk = file(Path::new(&node.path("disk")));
+    let mirrored = VdSpec { mirrored: true, ..vd(VD, OWNER) };
+    node.sync(vec![pd(disk.clone(), false)], vec![share(vec![mirrored.clone()], false, 6)]).await;
+    node.wait("ready", |s| s.ready(1)).await;
+    assert_eq!(node.exported().await, [format!("{SUBSYSTEM}:0000000100004000")]);
+
+    // The agent alone is restarted: the same name, and nobody loses a connection.
+    node.stop_agent().await;
+    node.start_agent().await;
+    node.sync(vec![pd(disk.clone(), false)], vec![share(vec![mirrored.clone()], false, 6)]).await;
+    node.wait("ready with a new agent", |s| s.ready(1)).await;
+    assert_eq!(node.exported().await, [format!("{SUBSYSTEM}:0000000100004000")]);
+
+    // Another boot: the old name goes before the agent is told anything at all.
+    node.stop_agent().await;
+    node.boot(2);
+    node.start_agent().await;
+    let deadline = Instant::now() + PATIENCE;
+    while !node.exported().await.is_empty() {
+        assert!(Instant::now() < deadline, "the old name goes");
+        sleep(Duration::from_millis(20)).await;
+    }
+    node.sync(vec![pd(disk.clone(), false)], vec![share(vec![mirrored.clone()], false, 6)]).await;
+    node.wait("ready with the new boot", |s| s.ready(1)).await;
+    assert_eq!(node.exported().await, [format!("{SUBSYSTEM}:0000000200004000")]);
     node.stop_agent().await;
 }
 

@@ -21,3 +21,7 @@ pub(crate) fn differs(snapshot: &Snapshot, dn: DnId, reported: &DnStatus) -> boo
     let stored = snapshot.get(&DnBootKey(dn)).ok().flatten();
     reported.boot.parse::<BootId>().is_ok() && stored.is_none_or(|stored| stored.value.boot != reported.boot)
 }
+
+#[cfg(test)]
+#[path = "boot_tests.rs"]
+mod tests;
