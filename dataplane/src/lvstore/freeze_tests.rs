@@ -66,8 +66,11 @@ impl Bench {
 
     /// The next write to the disk does not end before [`Self::let_go`].
     fn hold_next_write(&self) {
-        let injection =
-            Injection { error: ErrorType::Pending, num: 1, queue_depth: 0, nvme: (0, 0), corrupt: (0, 0) };
+        self.next_write(ErrorType::Pending);
+    }
+
+    fn next_write(&self, error: ErrorType) {
+        let injection = Injection { error, num: 1, queue_depth: 0, nvme: (0, 0), corrupt: (0, 0) };
         self.faults.inject(GATE, ErrorIoType::Write, injection).unwrap();
     }
 
@@ -196,6 +199,28 @@ fn a_write_to_an_lvol_that_shrinks_waits_and_is_refused_beyond_the_end() {
         drop(opened);
         b.module.resize("lvs/v", 2).await.unwrap();
         assert_eq!((b.byte("v", last).await, b.byte("v", kept).await), (0, 4));
+        b.balance();
+    });
+}
+
+/// What is on the disk is not known after a metadata write that failed: nothing may change that relies on it, although the disk works again.
+#[test]
+fn nothing_changes_after_a_metadata_write_that_failed_until_the_store_is_loaded_again() {
+    run(|b| async move {
+        b.next_write(ErrorType::Failure);
+        assert!(b.module.create(LVS, "w", 1, true, LvolClear::Unmap).await.is_err());
+        assert!(b.module.create(LVS, "x", 1, true, LvolClear::Unmap).await.is_err(), "the store goes on");
+        let opened = b.open("v");
+        opened.write(0, filled(7, 1), false).await.expect("what is mapped can be written");
+        assert!(opened.unmap(0, PER_CLUSTER).await.is_err());
+        assert_eq!(b.byte("v", 0).await, 7);
+        drop(opened);
+        b.faults.delete(GATE).unwrap().await;
+        assert_eq!(b.module.stores(None).unwrap().len(), 0);
+        b.faults.create(ErrorParams { base_name: "m0".to_owned(), uuid: None }).unwrap();
+        b.registry.wait_for_examine().await;
+        assert_eq!(b.byte("v", 0).await, 7);
+        b.module.create(LVS, "x", 1, true, LvolClear::Unmap).await.unwrap();
         b.balance();
     });
 }
