@@ -14,4 +14,6 @@ pub mod qos;
 pub mod reported;
 
 #[cfg(test)]
-pub(crate) mod model_tests;
+mod model_tests;
+#[cfg(test)]
+pub(crate) mod world;

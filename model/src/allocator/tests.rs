@@ -5,7 +5,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::{
     defaults::{GIB, MIB},
-    transitions::model_tests::{cluster, new_da},
+    transitions::world::{cluster, new_da},
 };
 
 fn pd(id: u64, total: u64, used: u64) -> v1::PdCapacity {

@@ -6,7 +6,7 @@ use super::*;
 use crate::{
     defaults::MIB,
     keys::*,
-    transitions::model_tests::{World, cluster, new_da},
+    transitions::world::{World, cluster, new_da},
 };
 
 fn world() -> World {

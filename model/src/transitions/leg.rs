@@ -134,3 +134,7 @@ pub fn store(cn: CnId, da: DaId, old: Option<&v1::LegState>, new: v1::LegState) 
     delta.put(CnGenKey(cn), ());
     Ok(delta)
 }
+
+#[cfg(test)]
+#[path = "leg_tests.rs"]
+mod tests;

@@ -6,7 +6,7 @@ use super::*;
 use crate::codec::Outbox;
 use crate::controller::{Abort, Buffers, ControllerConfig, Unlimited};
 use crate::digest::Digests;
-use crate::pdu::{CapsuleCmd, IcReq, Pdu};
+use crate::pdu::{CapsuleCmd, H2cData, IcReq, Pdu};
 
 /// As Base 3.3.3.1 has it in dword 0.
 const FIRST: u8 = 1;
@@ -63,6 +63,12 @@ fn send(q: &mut ControllerQueue, pdu: &Pdu) -> Option<Request> {
     q.poll(&mut Unlimited).expect("valid")
 }
 
+/// All data of a command, as [`is_pair`] wants it.
+fn data_of(cccid: u16, ttag: u16) -> Pdu {
+    let data = vec![cccid as u8; BLOCK as usize].into();
+    Pdu::H2cData(H2cData { cccid, ttag, offset: 0, data, last: true, digest_ok: true })
+}
+
 /// Completions that were sent: command, status.
 fn ended(pdus: &[Pdu]) -> Vec<(u16, Status)> {
     pdus.iter()
@@ -117,16 +123,7 @@ fn a_half_waits_for_the_data_of_the_other() {
         }
         let (cid, ttag) = asked(&sent(&mut q))[0];
         assert_eq!(cid, 7 + late as u16);
-        let data = vec![cid as u8; BLOCK as usize].into();
-        let pdu = Pdu::H2cData(crate::pdu::H2cData {
-            cccid: cid,
-            ttag,
-            offset: 0,
-            data,
-            last: true,
-            digest_ok: true,
-        });
-        is_pair(send(&mut q, &pdu), 7, 8);
+        is_pair(send(&mut q, &data_of(cid, ttag)), 7, 8);
     }
 }
 
@@ -232,16 +229,7 @@ fn halves_need_no_memory_that_others_hold() {
     assert_eq!(q.poll(&mut None), Ok(Option::None));
     let mut given = Option::None;
     for (cid, ttag) in asked(&sent(&mut q)) {
-        let data = vec![cid as u8; BLOCK as usize].into();
-        let pdu = Pdu::H2cData(crate::pdu::H2cData {
-            cccid: cid,
-            ttag,
-            offset: 0,
-            data,
-            last: true,
-            digest_ok: true,
-        });
-        super::super::tests::send(&mut q, &pdu);
+        super::super::tests::send(&mut q, &data_of(cid, ttag));
         given = q.poll(&mut None).expect("valid");
     }
     is_pair(given, 1, 2);
