@@ -152,6 +152,8 @@ impl Connection {
         if self.link.is_closing() {
             return Err(End::Closed);
         }
+        // What is here first: else what comes would be put behind it, in a larger chunk.
+        progress |= self.execute()?;
         progress |= self.receive(cx, stream)?;
         progress |= self.execute()?;
         progress |= self.send(cx, stream)?;
